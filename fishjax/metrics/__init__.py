@@ -1,0 +1,33 @@
+"""Measures of predictions and scores: arrays in, numbers out.
+
+A measure that is undefined for its input (one class only, no example) is `None`, never NaN.
+"""
+
+from fishjax.metrics.roc import Interval, auroc, auroc_intervals
+from fishjax.metrics.calibration import (
+    accuracy,
+    brier_score,
+    expected_calibration_error,
+    negative_log_likelihood,
+)
+from fishjax.metrics.logistic import Logistic, cross_validated_logits, fit_logistic
+from fishjax.metrics.ranks import average_ranks, partial_spearman, spearman
+from fishjax.metrics.selective import aurc, prediction_rejection_ratio
+
+__all__ = [
+    "Interval",
+    "Logistic",
+    "accuracy",
+    "aurc",
+    "auroc",
+    "auroc_intervals",
+    "average_ranks",
+    "brier_score",
+    "cross_validated_logits",
+    "expected_calibration_error",
+    "fit_logistic",
+    "negative_log_likelihood",
+    "partial_spearman",
+    "prediction_rejection_ratio",
+    "spearman",
+]
