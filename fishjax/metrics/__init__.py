@@ -3,7 +3,6 @@
 A measure that is undefined for its input (one class only, no example) is `None`, never NaN.
 """
 
-from fishjax.metrics.roc import Interval, auroc, auroc_intervals
 from fishjax.metrics.calibration import (
     accuracy,
     brier_score,
@@ -12,6 +11,7 @@ from fishjax.metrics.calibration import (
 )
 from fishjax.metrics.logistic import Logistic, cross_validated_logits, fit_logistic
 from fishjax.metrics.ranks import average_ranks, partial_spearman, spearman
+from fishjax.metrics.roc import Interval, auroc, auroc_intervals
 from fishjax.metrics.selective import aurc, prediction_rejection_ratio
 
 __all__ = [
