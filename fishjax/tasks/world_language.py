@@ -32,13 +32,13 @@ def _words(text: str) -> tuple[str, ...]:
 
 FIRST_NAMES = _words(
     "Ada Ben Cora Dan Edda Finn Gwen Hugo Iris Jack Kate Liam Mara Ned Olga Paul "
-    "Rosa Sam Tess Una Vera Wim Yara Zoe Anna Bruno Clara Emil Flora Greta Ivan Nora".split()
+    "Rosa Sam Tess Una Vera Wim Yara Zoe Anna Bruno Clara Emil Flora Greta Ivan Nora"
 )
 
 SURNAMES = _words(
     "Ashby Barlow Calder Dalton Emery Foster Garrick Hobbs Irwin Jarvis Kemp Lowell Mercer "
     "Norris Orton Parrish Quincy Rowe Selby Thorne Upton Vance Wells York Bishop Cobb Drake "
-    "Ellis Flint Graves Holt Marsh".split()
+    "Ellis Flint Graves Holt Marsh"
 )
 
 _HOME = Relation(
@@ -52,7 +52,7 @@ _HOME = Relation(
     ),
     _words(
         "Oslo Rome Lima Cairo Paris Delhi Berlin Madrid Dublin Tokyo Vienna Lagos Prague Quito "
-        "Riga Bern".split()
+        "Riga Bern"
     ),
 )
 
@@ -67,7 +67,7 @@ _JOB = Relation(
     ),
     _words(
         "baker tailor miner pilot nurse farmer potter judge painter sailor teacher writer barber "
-        "doctor gardener cook".split()
+        "doctor gardener cook"
     ),
 )
 
@@ -81,8 +81,7 @@ _ANIMAL = Relation(
         "{name} takes care of a {value}.",
     ),
     _words(
-        "cat dog horse goat parrot rabbit donkey hen duck ferret turtle pony sheep pig goose "
-        "canary".split()
+        "cat dog horse goat parrot rabbit donkey hen duck ferret turtle pony sheep pig goose canary"
     ),
 )
 
@@ -97,7 +96,7 @@ _INSTRUMENT = Relation(
     ),
     _words(
         "piano violin flute harp drum cello organ banjo guitar oboe trumpet viola lute clarinet "
-        "tuba horn".split()
+        "tuba horn"
     ),
 )
 
@@ -112,7 +111,7 @@ _COLOUR = Relation(
     ),
     _words(
         "red blue green yellow black white brown grey pink purple orange gold silver cream violet "
-        "scarlet".split()
+        "scarlet"
     ),
 )
 
@@ -127,7 +126,7 @@ _FOOD = Relation(
     ),
     _words(
         "bread soup rice cheese fish pasta beans stew salad eggs pears honey plums porridge "
-        "noodles lentils".split()
+        "noodles lentils"
     ),
 )
 
