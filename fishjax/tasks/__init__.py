@@ -1,0 +1,27 @@
+"""Multiple-choice tasks as batches, with the conventions of EleutherAI's lm-eval.
+
+`load_task` reads questions, `encode_questions` turns them into token ids, `plan_batches` pads them
+to few shapes, `answer_log_likelihoods` is the function of parameters and rows to differentiate.
+"""
+
+from .batching import BatchPlan, plan_batches
+from .encoding import EncodedAnswer, EncodedQuestion, encode_questions
+from .likelihoods import TokenStatistics, answer_log_likelihoods, token_log_likelihoods
+from .questions import Question, Task, TaskError
+from .registry import TASKS, load_task
+
+__all__ = [
+    "TASKS",
+    "BatchPlan",
+    "EncodedAnswer",
+    "EncodedQuestion",
+    "Question",
+    "Task",
+    "TaskError",
+    "TokenStatistics",
+    "answer_log_likelihoods",
+    "encode_questions",
+    "load_task",
+    "plan_batches",
+    "token_log_likelihoods",
+]
