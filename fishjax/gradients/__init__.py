@@ -1,7 +1,14 @@
 """Per-example gradient geometry: squared norms, inner products, Grams."""
 
-from fishjax.gradients.reference import dense_grouped_gram as grouped_gram
-from fishjax.gradients.reference import dense_squared_norms as squared_norms
+from fishjax.gradients.grams import grouped_gram, inner_products, jacobian_gram
+from fishjax.gradients.norms import squared_norms
 from fishjax.gradients.results import Gram, SquaredNorms
 
-__all__ = ["Gram", "SquaredNorms", "grouped_gram", "squared_norms"]
+__all__ = [
+    "Gram",
+    "SquaredNorms",
+    "grouped_gram",
+    "inner_products",
+    "jacobian_gram",
+    "squared_norms",
+]

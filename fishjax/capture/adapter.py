@@ -1,0 +1,80 @@
+"""Every access to JAX's jaxpr internals, so that a new JAX release changes one file.
+
+Between JAX 0.10 and 0.12 the parameters of `scan` changed (counts of constants and carries
+became flat trees) and primitives were renamed; the rest of `capture` sees the names below.
+"""
+
+from typing import Any, NamedTuple
+
+from jax.extend import core as jex_core
+
+__all__ = [
+    "CALL_PRIMITIVES",
+    "REMAT_PRIMITIVES",
+    "ScanParts",
+    "bind",
+    "called_jaxpr",
+    "is_literal",
+    "remat_arguments",
+    "scan_parts",
+]
+
+CALL_PRIMITIVES = frozenset({"jit", "pjit", "closed_call", "core_call"})
+REMAT_PRIMITIVES = frozenset({"remat2", "remat", "checkpoint"})
+
+
+class ScanParts(NamedTuple):
+    """What a `scan` equation states: its body, and how many inputs of each sort it has."""
+
+    body: Any
+    num_consts: int
+    num_carry: int
+    length: int
+    reverse: bool
+    unroll: Any
+
+
+def is_literal(atom: Any) -> bool:
+    """Whether an equation's input is a literal constant."""
+    return isinstance(atom, jex_core.Literal)
+
+
+def bind(eqn: Any, *values: Any) -> list[Any]:
+    """Evaluates one equation on values; always returns a list."""
+    params = eqn.primitive.get_bind_params(eqn.params)
+    if isinstance(params, tuple):
+        functions, params = params
+        values = (*functions, *values)
+    out = eqn.primitive.bind(*values, **params)
+    return list(out) if eqn.primitive.multiple_results else [out]
+
+
+def called_jaxpr(eqn: Any) -> tuple[Any, list[Any]]:
+    """The (open jaxpr, constants) that a call or remat equation runs."""
+    inner = eqn.params.get("jaxpr", eqn.params.get("call_jaxpr"))
+    if isinstance(inner, jex_core.ClosedJaxpr):
+        return inner.jaxpr, list(inner.consts)
+    return inner, []
+
+
+def remat_arguments(eqn: Any) -> dict[str, Any]:
+    """The `jax.checkpoint` keywords that rebuild a remat equation."""
+    return {"prevent_cse": eqn.params["prevent_cse"], "policy": eqn.params["policy"]}
+
+
+def scan_parts(eqn: Any) -> ScanParts:
+    """Reads a `scan` equation of any supported JAX version."""
+    params = eqn.params
+    if "num_consts" in params:
+        num_consts, num_carry = params["num_consts"], params["num_carry"]
+    else:
+        consts, carry, _ = params["ft_in"].unpack()
+        num_consts, num_carry = len(list(consts)), len(list(carry))
+    return ScanParts(
+        params["jaxpr"],
+        num_consts,
+        num_carry,
+        params["length"],
+        params["reverse"],
+        params["unroll"],
+    )

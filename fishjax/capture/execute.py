@@ -1,0 +1,162 @@
+"""The second pass: runs the program as planned, with a site at every use.
+
+Values stay plain arrays. A static value whose leaves accumulate travels with a *shadow*: a
+zero per-example perturbation that undergoes the derivative of whatever happens to the value,
+so that its cotangent is the exact per-example gradient of the leaf.
+"""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from fishjax.capture.adapter import bind, is_literal, remat_arguments, scan_parts
+from fishjax.capture.factored import accumulator
+from fishjax.capture.forms import Form
+from fishjax.capture.plan import DenseUse, Plan, TapUse, Use
+from fishjax.capture.sites import dense_site, embedding_site, shadow_site, tap_site
+
+__all__ = ["Runner", "Value"]
+
+
+class Value(NamedTuple):
+    """A value and, for static values of accumulating leaves, its shadow."""
+
+    primal: Any
+    shadow: Array | None = None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Runner:
+    """Executes a plan.
+
+    Attributes:
+      forms: one for every leaf.
+      finish: statistic applied at a use in local form.
+    """
+
+    forms: list[Form]
+    finish: Any
+
+    def form(self, use: Use) -> str:
+        """The form of the leaves behind a use."""
+        kinds = {self.forms[leaf].kind for leaf in use.leaves}
+        return kinds.pop() if len(kinds) == 1 else "accumulate"
+
+    def run(self, plan: Plan, values: list[Value], tickets: dict[int, Any]) -> list[Value]:
+        """Evaluates the plan's jaxpr."""
+        jaxpr = plan.jaxpr
+        env: dict[Any, Value] = dict(zip(jaxpr.invars, values, strict=True))
+        env.update((v, Value(c)) for v, c in zip(jaxpr.constvars, plan.consts, strict=True))
+
+        def read(atom: Any) -> Value:
+            return Value(atom.val) if is_literal(atom) else env[atom]
+
+        for eqn, action in zip(jaxpr.eqns, plan.actions, strict=True):
+            ins = [read(a) for a in eqn.invars]
+            for i, use in action.taps.items():
+                ins[i] = self.tapped(use, ins[i], tickets)
+            outs = getattr(self, f"do_{action.kind}")(eqn, action, ins, tickets)
+            env.update(zip(eqn.outvars, outs, strict=True))
+        outs = [read(a) for a in jaxpr.outvars]
+        for i, use in plan.out_taps.items():
+            outs[i] = self.tapped(use, outs[i], tickets)
+        return outs
+
+    def tapped(self, use: TapUse, value: Value, tickets: dict[int, Any]) -> Value:
+        """Turns a static value into data."""
+        if value.shadow is not None:
+            return Value(shadow_site(value.primal, value.shadow))
+        return Value(tap_site(use, self.finish)(value.primal, tickets[use.index]))
+
+    def do_plain(self, eqn: Any, action: Any, ins: list[Value], tickets: Any) -> list[Value]:
+        """Data or constants only."""
+        del action, tickets
+        return [Value(out) for out in bind(eqn, *(v.primal for v in ins))]
+
+    def do_static(self, eqn: Any, action: Any, ins: list[Value], tickets: Any) -> list[Value]:
+        """A function of parameters; shadows go through its derivative."""
+        del action, tickets
+        outs = bind(eqn, *(v.primal for v in ins))
+        if all(v.shadow is None for v in ins):
+            return [Value(out) for out in outs]
+        shadows = _push_shadows(eqn, ins, outs)
+        return [Value(out, shadow) for out, shadow in zip(outs, shadows, strict=True)]
+
+    def do_use(self, eqn: Any, action: Any, ins: list[Value], tickets: Any) -> list[Value]:
+        """A dense product or an embedding."""
+        use = action.use
+        operand = use.operand if isinstance(use, DenseUse) else 0
+        weight, data = ins[operand], ins[1 - operand]
+        if weight.shadow is not None:
+            ins = list(ins)
+            ins[operand] = Value(shadow_site(weight.primal, weight.shadow))
+            return self.do_plain(eqn, action, ins, tickets)
+        joint = self.form(use) == "factors"
+        finish = (lambda gradient: gradient) if joint else self.finish
+        site = dense_site if isinstance(use, DenseUse) else embedding_site
+        return [
+            Value(site(eqn, use, finish, joint)(data.primal, weight.primal, tickets[use.index]))
+        ]
+
+    def do_call(self, eqn: Any, action: Any, ins: list[Value], tickets: Any) -> list[Value]:
+        """Inlines a `jit`."""
+        del eqn
+        return self.run(action.plan, ins, tickets)
+
+    def do_remat(self, eqn: Any, action: Any, ins: list[Value], tickets: Any) -> list[Value]:
+        """Rebuilds a rematerialised block around the sites inside it."""
+        inside = {i: tickets[i] for i in action.plan.use_indices if i in tickets}
+
+        def block(values: list[Value], inside: dict[int, Any]) -> list[Any]:
+            return [v.primal for v in self.run(action.plan, values, inside)]
+
+        outs = jax.checkpoint(block, **remat_arguments(eqn))(ins, inside)
+        return [Value(out) for out in outs]
+
+    def do_scan(self, eqn: Any, action: Any, ins: list[Value], tickets: Any) -> list[Value]:
+        """Rebuilds a scan; shadows of slices and tickets ride along as its `xs`."""
+        parts = scan_parts(eqn)
+        nc, nk = parts.num_consts, parts.num_carry
+        consts, init, xs = ins[:nc], ins[nc : nc + nk], ins[nc + nk :]
+        inside = {i: tickets[i] for i in action.plan.use_indices if i in tickets}
+
+        def body(carry: list[Any], slices: Any) -> tuple[list[Any], list[Any]]:
+            values, inner = slices
+            full = [*consts, *(Value(c) for c in carry), *values]
+            outs = [v.primal for v in self.run(action.plan, full, inner)]
+            return outs[:nk], outs[nk:]
+
+        carry, ys = jax.lax.scan(
+            body,
+            [v.primal for v in init],
+            (xs, inside),
+            length=parts.length,
+            reverse=parts.reverse,
+            unroll=parts.unroll,
+        )
+        return [Value(out) for out in (*carry, *ys)]
+
+
+def _push_shadows(eqn: Any, ins: list[Value], outs: list[Any]) -> list[Array | None]:
+    """The derivative of one equation applied to its inputs' shadows, in the shadow's dtype."""
+    moving = [i for i, v in enumerate(ins) if v.shadow is not None]
+    if eqn.primitive.name == "convert_element_type":
+        floating = jnp.issubdtype(outs[0].dtype, jnp.floating)
+        return [ins[0].shadow if floating else None]
+    primals = [ins[i].primal for i in moving]
+
+    def function(*values: Any) -> list[Any]:
+        full = [v.primal for v in ins]
+        for i, value in zip(moving, values, strict=True):
+            full[i] = value
+        return bind(eqn, *full)
+
+    tangents = [ins[i].shadow.astype(p.dtype) for i, p in zip(moving, primals, strict=True)]
+    _, pushed = jax.jvp(function, primals, tangents)
+    return [
+        t.astype(accumulator(t.dtype)) if jnp.issubdtype(o.dtype, jnp.floating) else None
+        for t, o in zip(pushed, outs, strict=True)
+    ]

@@ -1,0 +1,92 @@
+"""Which of the exact forms a parameter's gradient takes, chosen once all its uses are known.
+
+- *local*: one use; the statistic is finished where it happens.
+- *factors*: several factored uses (a tied embedding, a weight shared by steps of a scan); the
+  factors of each are collected and one statistic is finished at the end.
+- *accumulate*: anything else; one per-example gradient of the parameter is summed up.
+- *unused*: no use; the gradient is zero.
+"""
+
+import dataclasses
+import math
+from typing import Any
+
+from fishjax.capture.plan import DenseUse, EmbeddingUse, Use
+
+__all__ = ["Form", "choose_forms", "factor_axes"]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Form:
+    """The form chosen for one leaf.
+
+    Attributes:
+      kind: `local`, `factors`, `accumulate` or `unused`.
+      reason: why, for the coverage report.
+      uses: the leaf's uses.
+      layers: how many leading axes of the leaf are layers of a scan.
+    """
+
+    kind: str
+    reason: str
+    uses: tuple[Use, ...]
+    layers: int
+
+
+def choose_forms(uses: list[Use], shapes: list[tuple[int, ...]]) -> list[Form]:
+    """One form for every leaf; `shapes` are the leaves' shapes."""
+    return [
+        _choose(tuple(u for u in uses if leaf in u.leaves), shape)
+        for leaf, shape in enumerate(shapes)
+    ]
+
+
+def _choose(uses: tuple[Use, ...], shape: tuple[int, ...]) -> Form:
+    layers = min((u.layers for u in uses), default=0)
+    if not uses:
+        return Form("unused", "never meets data: the gradient is zero", uses, 0)
+    if any(u.view is None for u in uses):
+        return Form("accumulate", "enters through a derived weight", uses, layers)
+    steps = any(sort == "steps" for u in uses for sort, _ in u.scopes)
+    if len(uses) == 1 and not steps:
+        return Form("local", "one use", uses, layers)
+    keys = {factor_axes(u) for u in uses}
+    if None in keys or len(keys) > 1 or len({_layer_scopes(u) for u in uses}) > 1:
+        return Form("accumulate", "several uses without a common factored form", uses, layers)
+    stored = sum(_factor_size(u) for u in uses)
+    if stored > math.prod(shape[layers:]) and not any(isinstance(u, EmbeddingUse) for u in uses):
+        return Form("accumulate", "its factors are larger than its gradient", uses, layers)
+    return Form("factors", "several uses: one Gram over all of them", uses, layers)
+
+
+def _layer_scopes(use: Use) -> tuple[int, ...]:
+    return tuple(n for sort, n in use.scopes if sort == "layers")
+
+
+def _factor_size(use: Any) -> int:
+    steps = math.prod(n for sort, n in use.scopes if sort == "steps")
+    if isinstance(use, EmbeddingUse):
+        return steps * use.rows * (1 + use.features)
+    return steps * use.num_blocks * use.rows * (use.left_size + use.right_size)
+
+
+def factor_axes(use: Use) -> tuple[tuple[int, ...], ...] | None:
+    """(block, left, right) axes of the leaf, in a canonical orientation; None where unknown.
+
+    Left is the group that holds the leaf's first axis, so that an embedding's gather (rows
+    left) and its transposed use as an output layer come out alike.
+    """
+    if use.view is None or use.view.axes is None:
+        return None
+    root = use.view.root_shape
+    if isinstance(use, EmbeddingUse):
+        return (), (0,), tuple(a for a in range(1, len(root)) if root[a] != 1)
+    if not isinstance(use, DenseUse):
+        return None
+
+    def names(axes: tuple[int, ...]) -> tuple[int, ...]:
+        named = (use.view.axes[a] for a in axes)  # type: ignore[union-attr,index]
+        return tuple(a for a in named if a >= 0 and root[a] != 1)
+
+    groups = sorted((names(use.contracting), names(use.free)), key=lambda g: g or (len(root),))
+    return names(use.blocks), groups[0], groups[1]
