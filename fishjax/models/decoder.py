@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int, Key
 from fishjax.trees import flatten_with_paths
 
 from .config import DecoderConfig
-from .layers import Block, normal_weight, rms_norm
+from .layers import Block, flatten_tokens, normal_weight, rms_norm
 
 __all__ = ["Decoder", "decoder_apply_fn", "init_params"]
 
@@ -44,11 +44,14 @@ class Decoder(nnx.Module):
             hidden = jnp.take_along_axis(hidden, positions[..., None], axis=1, mode="fill")
         hidden = rms_norm(hidden, self.final_norm[...], self.config.norm_epsilon)
         wide = jnp.promote_types(dtype, jnp.float32)
+        tokens = flatten_tokens(hidden)
         if self.config.tied:
             weight = self.embedding[...].astype(dtype)
-            return jnp.einsum("nsd,vd->nsv", hidden, weight, preferred_element_type=wide)
-        weight = self.head[...].astype(dtype)
-        return jnp.einsum("nsd,dv->nsv", hidden, weight, preferred_element_type=wide)
+            logits = jnp.einsum("md,vd->mv", tokens, weight, preferred_element_type=wide)
+        else:
+            weight = self.head[...].astype(dtype)
+            logits = jnp.einsum("md,dv->mv", tokens, weight, preferred_element_type=wide)
+        return logits.reshape(*hidden.shape[:2], -1)
 
     def _run_layers(self, hidden: Float[Array, "N T d"]) -> Float[Array, "N T d"]:
         block, stacked = nnx.split(self.layers)

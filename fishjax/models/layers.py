@@ -75,23 +75,45 @@ class Attention(nnx.Module):
 
     def __call__(self, x: Float[Array, "N T d"]) -> Float[Array, "N T d"]:
         """Position t attends to positions 0..t; the softmax is in at least float32."""
-        n, t, _ = x.shape
-        h, k = self.query.shape[1:]
-        groups = self.key.shape[1]
+        t, k = x.shape[1], self.key.shape[-1]
         angles = rotary_angles(t, k, self.rope_theta)
-        query = rotate_pairs(
-            jnp.einsum("ntd,dhk->nthk", x, self.query[...].astype(x.dtype)), angles
-        )
-        key = rotate_pairs(jnp.einsum("ntd,dgk->ntgk", x, self.key[...].astype(x.dtype)), angles)
-        value = jnp.einsum("ntd,dgk->ntgk", x, self.value[...].astype(x.dtype))
-        query = query.reshape(n, t, groups, h // groups, k)
-        wide = jnp.promote_types(x.dtype, jnp.float32)
-        scores = jnp.einsum("ntgrk,nsgk->ngrts", query, key, preferred_element_type=wide)
-        causal = np.tril(np.ones((t, t), bool))
-        scores = jnp.where(causal, scores / np.sqrt(k), jnp.finfo(wide).min)
-        weights = jax.nn.softmax(scores, axis=-1).astype(x.dtype)
-        mixed = jnp.einsum("ngrts,nsgk->ntgrk", weights, value).reshape(n, t, h, k)
-        return jnp.einsum("nthk,hkd->ntd", mixed, self.output[...].astype(x.dtype))
+        query = rotate_pairs(project(x, self.query[...]), angles)
+        key = rotate_pairs(project(x, self.key[...]), angles)
+        mixed = attend(query, key, project(x, self.value[...]))
+        weight = self.output[...].astype(x.dtype)
+        return jnp.einsum("mhk,hkd->md", flatten_tokens(mixed), weight).reshape(x.shape)
+
+
+def flatten_tokens(x: Float[Array, "N T ..."]) -> Float[Array, "M ..."]:
+    """All tokens along one axis: the weight gradient is then one matrix product without copies."""
+    return x.reshape(-1, *x.shape[2:])
+
+
+def project(x: Float[Array, "N T d"], weight: Float[Array, "d *out"]) -> Float[Array, "N T *out"]:
+    """Contracts the features with the leading axis of `weight`, in the dtype of `x`."""
+    out = jnp.tensordot(flatten_tokens(x), weight.astype(x.dtype), axes=1)
+    return out.reshape(*x.shape[:2], *weight.shape[1:])
+
+
+def attend(
+    query: Float[Array, "N T h k"], key: Float[Array, "N T g k"], value: Float[Array, "N T g k"]
+) -> Float[Array, "N T h k"]:
+    """Causal attention; query head i uses key and value head i // (h / g).
+
+    The r = h / g query heads of a group and the positions share one axis of length r T, so both
+    products have their batch axes (N, g) in front and the scores are never transposed.
+    """
+    n, t, h, k = query.shape
+    g = key.shape[2]
+    wide = jnp.promote_types(query.dtype, jnp.float32)
+    key, value = jnp.swapaxes(key, 1, 2), jnp.swapaxes(value, 1, 2)  # [N, g, T, k]
+    query = jnp.moveaxis(query.reshape(n, t, g, h // g, k), 1, 3).reshape(n, g, -1, k)
+    scores = jnp.einsum("ngmk,ngsk->ngms", query, key, preferred_element_type=wide)
+    causal = np.tile(np.tril(np.ones((t, t), bool)), (h // g, 1))
+    scores = jnp.where(causal, scores / np.sqrt(k), jnp.finfo(wide).min)
+    weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
+    mixed = jnp.einsum("ngms,ngsk->ngmk", weights, value)
+    return jnp.moveaxis(mixed.reshape(n, g, h // g, t, k), 3, 1).reshape(n, t, h, k)
 
 
 class GatedMLP(nnx.Module):
@@ -105,9 +127,8 @@ class GatedMLP(nnx.Module):
 
     def __call__(self, x: Float[Array, "N T d"]) -> Float[Array, "N T d"]:
         """Applies the MLP at every position."""
-        gate = jnp.einsum("ntd,df->ntf", x, self.gate[...].astype(x.dtype))
-        up = jnp.einsum("ntd,df->ntf", x, self.up[...].astype(x.dtype))
-        return jnp.einsum("ntf,fd->ntd", jax.nn.silu(gate) * up, self.down[...].astype(x.dtype))
+        hidden = jax.nn.silu(project(x, self.gate[...])) * project(x, self.up[...])
+        return project(hidden, self.down[...])
 
 
 class Block(nnx.Module):
