@@ -32,6 +32,7 @@ class Score:
       unit: of the value itself, not of its logarithm.
       logarithmic: whether `function` returns the logarithm (a monotone map, so any ranking
         is the same).
+      per_answer: False for a quantity of the whole question.
     """
 
     name: str
@@ -41,3 +42,4 @@ class Score:
     high: float
     unit: str
     logarithmic: bool
+    per_answer: bool = True

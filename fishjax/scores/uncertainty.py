@@ -91,7 +91,10 @@ def of_sequence(answers: Answers) -> Uncertainty:
 
 
 def of_normalised_sequence(answers: Answers) -> Uncertainty:
-    r"""Of the geometric mean per token $\tilde p = e^{\ell/L}$; $\nabla\tilde p = (\tilde p/L)\nabla\ell$."""
+    r"""Of the geometric mean per token $\tilde p = e^{\ell/L}$.
+
+    Its gradient is $(\tilde p / L) \nabla\ell$.
+    """
     lengths = _lengths(answers)
     gram = answers.gram / (lengths[:, :, None] * lengths[:, None, :])
     return _of_exponential(answers.log_likelihoods / lengths, gram, answers.mask)

@@ -1,0 +1,111 @@
+"""Writes that survive a crash at any moment: whole files by rename, appends with undo."""
+
+import contextlib
+import os
+import pathlib
+
+from fishjax.io.errors import OutputError
+
+__all__ = ["append_durably", "cannot_write", "make_directory", "truncate_durably", "write_atomic"]
+
+
+def cannot_write(path: pathlib.Path, error: OSError) -> OutputError:
+    """The one message for every failed write."""
+    reason = error.strerror or str(error) or type(error).__name__
+    return OutputError(
+        f"cannot write {path}: {reason}; rows already written are intact, make room or choose "
+        "another directory and run the same command again"
+    )
+
+
+def make_directory(path: pathlib.Path) -> None:
+    """Creates the directory and its parents where absent.
+
+    Raises:
+      OutputError: it cannot be created.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(path, error) from None
+
+
+def write_atomic(path: pathlib.Path, data: bytes) -> None:
+    """Replaces a file as a whole: readers see the old or the new one, never a part.
+
+    Raises:
+      OutputError: writing failed; the old file is intact.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+        try:
+            _write_all(descriptor, data)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        os.replace(temporary, path)
+        _sync_directory(path.parent)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise cannot_write(path, error) from None
+
+
+def append_durably(path: pathlib.Path, data: bytes) -> None:
+    """Appends and waits for the disk; a failed append is undone.
+
+    Raises:
+      OutputError: writing failed; what the file held before is intact.
+    """
+    try:
+        existed = path.exists()
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+        try:
+            size = os.fstat(descriptor).st_size
+            try:
+                _write_all(descriptor, data)
+                os.fsync(descriptor)
+            except OSError:
+                # If even this fails, the reader drops the partial tail.
+                with contextlib.suppress(OSError):
+                    os.ftruncate(descriptor, size)
+                raise
+        finally:
+            os.close(descriptor)
+        if not existed:
+            _sync_directory(path.parent)
+    except OSError as error:
+        raise cannot_write(path, error) from None
+
+
+def truncate_durably(path: pathlib.Path, size: int) -> None:
+    """Cuts a file to its first `size` bytes and waits for the disk.
+
+    Raises:
+      OutputError: it failed.
+    """
+    try:
+        descriptor = os.open(path, os.O_WRONLY)
+        try:
+            os.ftruncate(descriptor, size)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise cannot_write(path, error) from None
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def _sync_directory(path: pathlib.Path) -> None:
+    """Makes a rename or a new name durable."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
