@@ -115,10 +115,10 @@ def _conclude(choices: str, part: Mapping[str, Any]) -> list[str]:
     )
     return [
         f"{choices} choices, exposure: with p(1-p) held fixed, facts stated more often have "
-        f"{_level(exposure)} epistemic uncertainty; the scale-free form alone is "
+        f"{_level(exposure, ' epistemic uncertainty')}; the scale-free form alone is "
         f"{_level(alone)} for them.",
         f"{choices} choices, conflict: with exposure held fixed, facts stated with more conflict "
-        f"have {_level(conflict)} aleatoric uncertainty.",
+        f"have {_level(conflict, ' aleatoric uncertainty')}.",
         *(
             f"{choices} choices, errors, {how}: epistemic uncertainty {_errors(signal['recall'])} "
             f"on recall and {_errors(signal['conflict'])} on conflict. "
@@ -148,11 +148,11 @@ def _side(estimate: Estimate | None, of: float) -> int | None:
     return int(estimate.low > of) - int(estimate.high < of)
 
 
-def _level(estimate: Estimate | None) -> str:
+def _level(estimate: Estimate | None, what: str = "") -> str:
     if estimate is None:
-        return "undefined"
+        return f"undefined{what}"
     word = {-1: "lower", 0: "not clearly different", 1: "higher"}[_side(estimate, 0.0) or 0]
-    return f"{word} (rho {estimate.mean:+.2f})"
+    return f"{word}{what} (rho {estimate.mean:+.2f})"
 
 
 def _errors(side: int | None) -> str:
