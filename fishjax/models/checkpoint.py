@@ -129,7 +129,8 @@ def _find_tokenizer(file: pathlib.Path, config: DecoderConfig) -> Tokenizer:
         names = ", ".join(p.name for p in found) or "none"
         return MissingTokenizer(
             f"{len(found)} tokenizers ({names}) beside {file}: expected exactly one file "
-            "tok*.bin or tokenizer.bin; text needs it"
+            "tok*.bin or tokenizer.bin; text needs it",
+            config.vocab_size,
         )
     tokenizer = read_llama2c_tokenizer(found[0])
     if tokenizer.vocab_size != config.vocab_size:

@@ -37,7 +37,7 @@ class Decoder(nnx.Module):
     ) -> Float[Array, "N S V"]:
         """Logits at every position, or only at `positions` (S = T or A)."""
         dtype = jnp.dtype(self.config.dtype)
-        # An id outside the vocabulary gives NaN logits instead of another token's embedding.
+        # Fill: an id outside the vocabulary gives NaN instead of another token's embedding.
         rows = self.embedding[...].at[token_ids].get(mode="fill", wrap_negative_indices=False)
         hidden = self._run_layers(rows.astype(dtype))
         if positions is not None:
@@ -97,8 +97,9 @@ def decoder_apply_fn(
     `token_ids` is `[N, T]` with T at most `context_length`; logits are `[N, T, V]`. With
     `positions` `[N, A]` the hidden states are gathered there before the head, so logits are
     `[N, A, V]`: row a is the distribution of the token after position `positions[n, a]`.
-    Attention is causal, so padding on the right changes nothing. Ids outside the vocabulary
-    and positions outside the sequence give NaN, not some other token's logits.
+    Attention is causal, so padding on the right changes nothing. An id outside the vocabulary
+    makes its example's logits NaN, a position outside the sequence its own row: never some
+    other token's logits.
 
     Args:
       config: the architecture; `remat` and `dtype` change cost, not meaning.

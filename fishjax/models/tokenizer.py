@@ -4,7 +4,7 @@ import heapq
 import itertools
 import re
 from collections.abc import Iterable, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -20,6 +20,7 @@ BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 LOWEST_SCORE = -1e10  # llama2.c never merges into a token with a score at or below it
 
 
+@runtime_checkable
 class Tokenizer(Protocol):
     """What scoring text needs of a tokenizer."""
 
@@ -189,18 +190,15 @@ class MissingTokenizer:
 
     Args:
       reason: what was looked for and where.
+      vocab_size: the model's number of ids.
     """
 
     bos_id = 1
     eos_id = 2
 
-    def __init__(self, reason: str):
+    def __init__(self, reason: str, vocab_size: int):
         self.reason = reason
-
-    @property
-    def vocab_size(self) -> int:
-        """Raises TokenizerError."""
-        raise TokenizerError(self.reason)
+        self.vocab_size = vocab_size
 
     def encode(self, text: str, *, bos: bool) -> list[int]:
         """Raises TokenizerError."""
