@@ -33,7 +33,11 @@ def masked_logsumexp(
 def log_probabilities(
     log_likelihoods: Float[Array, "Q K"], mask: Bool[Array, "Q K"]
 ) -> Float[Array, "Q K"]:
-    """Choice-normalised log-probabilities: log-softmax over each question's valid answers.
+    r"""Choice-normalised log-probabilities: log-softmax over each question's valid answers.
+
+    Written as $-\log(1 + e^{-\mathrm{logit}})$ with each answer's log-odds against the others, so
+    that $\log p = -10^{-20}$ of a nearly certain answer is not rounded to 0, and certain answers
+    are not tied.
 
     Args:
       log_likelihoods: nats, one per answer.
@@ -42,5 +46,7 @@ def log_probabilities(
     Returns:
       Nats, at most 0; `-inf` at answers that do not exist.
     """
-    total = masked_logsumexp(log_likelihoods, mask)[:, None]
-    return jnp.where(mask, log_likelihoods - total, -jnp.inf)
+    others = mask[:, None, :] & ~jnp.eye(mask.shape[1], dtype=bool)
+    rivals = masked_logsumexp(jnp.broadcast_to(log_likelihoods[:, None, :], others.shape), others)
+    # 0 - x, not -x: a single answer has log p = 0, not -0.
+    return jnp.where(mask, 0.0 - jnp.logaddexp(rivals - log_likelihoods, 0.0), -jnp.inf)

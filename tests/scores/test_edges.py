@@ -63,6 +63,16 @@ def test_a_certain_answer_keeps_its_relative_accuracy(gap):
     np.testing.assert_allclose(values["scale_free"][0], np.log([5.0, 5.0]), rtol=1e-5)
 
 
+def test_nearly_certain_answers_are_still_ranked():
+    values = [
+        evaluate_scores(answers([-1.0, -1.0 - gap], [[1.0, 0.0], [0.0, 1.0]])) for gap in (40, 60)
+    ]
+    log_p = [float(v["maximum_probability"][0, 0]) for v in values]
+    np.testing.assert_allclose(log_p, [-math.exp(-40), -math.exp(-60)], rtol=1e-5)
+    entropies = [float(v["choice_entropy"][0, 0]) for v in values]
+    np.testing.assert_allclose(entropies, [41 * math.exp(-40), 61 * math.exp(-60)], rtol=1e-5)
+
+
 def test_a_200_token_answer_does_not_underflow():
     case = answers([-800.0, -820.0], [[1e4, 0.0], [0.0, 1e4]], [200, 205])
     values = evaluate_scores(case)

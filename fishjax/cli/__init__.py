@@ -1,0 +1,5 @@
+"""The command line: `fishjax score` and `fishjax evaluate`."""
+
+from fishjax.cli.main import main
+
+__all__ = ["main"]

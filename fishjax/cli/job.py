@@ -1,0 +1,154 @@
+"""From arguments to a job: model, questions, batch plan and the manifest that names them."""
+
+import hashlib
+import pathlib
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fishjax import io
+from fishjax.cli.environment import platform_facts, versions
+from fishjax.cli.errors import InputError
+from fishjax.models import CheckpointError, LanguageModel, TokenizerError, load
+from fishjax.tasks import (
+    BatchPlan,
+    EncodedQuestion,
+    Question,
+    TaskError,
+    encode_questions,
+    load_task,
+    plan_batches,
+)
+
+__all__ = ["Job", "Settings", "prepare_job", "question_facts"]
+
+
+class Settings(NamedTuple):
+    """Everything a user chooses that a row can depend on."""
+
+    model: pathlib.Path
+    task: str
+    data: pathlib.Path
+    limit: int | None
+    seed: int
+    dtype: str
+    batch_tokens: int
+    per_token: bool
+
+
+class Job(NamedTuple):
+    """A run before it starts.
+
+    Attributes:
+      model: loaded.
+      facts: what rows say about each question besides the model's numbers.
+      batches: the padded batches, in the order in which they run.
+      order: indices of the real questions of every batch, as rows are written.
+      num_tokens: tokens the model reads, padding not included, per question.
+      manifest: for `run.json`.
+    """
+
+    model: LanguageModel
+    facts: list[io.QuestionFacts]
+    batches: list[BatchPlan]
+    order: list[list[int]]
+    num_tokens: list[int]
+    manifest: dict[str, Any]
+
+
+def prepare_job(settings: Settings) -> Job:
+    """Reads the questions and the model and plans the batches.
+
+    Raises:
+      InputError: a file, a question or a setting cannot be used.
+    """
+    try:
+        task = load_task(
+            settings.task, settings.data, seed=settings.seed, limit=settings.limit
+        )  # before the model: a bad question file is found in milliseconds
+        model = load(settings.model, dtype=settings.dtype)
+        encoded = encode_questions(
+            task.questions, model.tokenizer, model.config.context_length, model.adds_bos
+        )
+        batches = plan_batches(encoded, batch_tokens=settings.batch_tokens)
+        fingerprint = hashlib.sha256(settings.data.read_bytes()).hexdigest()
+    except (CheckpointError, TokenizerError, TaskError) as error:
+        raise InputError(str(error)) from None
+    except OSError as error:
+        raise InputError(f"cannot read {error.filename}: {error.strerror}") from None
+    return Job(
+        model=model,
+        facts=question_facts(task.questions, encoded),
+        batches=batches,
+        order=[[int(i) for i in batch.indices if i >= 0] for batch in batches],
+        num_tokens=[sum(len(a.token_ids) - 1 for a in question.answers) for question in encoded],
+        manifest=_manifest(settings, model, batches, fingerprint),
+    )
+
+
+def question_facts(
+    questions: Sequence[Question], encoded: Sequence[EncodedQuestion]
+) -> list[io.QuestionFacts]:
+    """What rows say about each question before the model has seen it, in file order.
+
+    Characters and bytes are counted as lm-eval does: of the choice without the one space
+    that separates it from the prompt.
+    """
+    facts = []
+    for index, (question, tokens) in enumerate(zip(questions, encoded, strict=True)):
+        bare = [choice.removeprefix(" ") for choice in question.choices]
+        facts.append(
+            io.QuestionFacts(
+                index=index,
+                id=question.id,
+                prompt_hash=tokens.prompt_hash,
+                truncated=tokens.truncated,
+                labels=tuple(question.labels),
+                num_characters=tuple(len(choice) for choice in bare),
+                num_bytes=tuple(len(choice.encode()) for choice in bare),
+                num_tokens=tuple(answer.num_targets for answer in tokens.answers),
+            )
+        )
+    return facts
+
+
+def _manifest(
+    settings: Settings, model: LanguageModel, batches: Sequence[BatchPlan], data_sha256: str
+) -> dict[str, Any]:
+    """`settings` decides whether a directory holds the same run; the rest is information.
+
+    Versions and platform belong to it: other code may round differently, and a resumed file
+    must equal an uninterrupted one.
+    """
+    facts = platform_facts()
+    return {
+        "settings": {
+            "schema_version": io.SCHEMA_VERSION,
+            "model_sha256": model.fingerprint,
+            "task": settings.task,
+            "data_sha256": data_sha256,
+            "limit": settings.limit,
+            "seed": settings.seed,
+            "dtype": settings.dtype,
+            "batch_tokens": settings.batch_tokens,
+            "per_token": settings.per_token,
+            "batch_plan_sha256": _plan_hash(batches),
+            "platform": f"{facts['backend']} ({facts['device']})",
+            **{f"{name}_version": version for name, version in versions().items()},
+        },
+        "model": model.name,
+        "data": settings.data.name,
+        "num_questions": sum(int((batch.indices >= 0).sum()) for batch in batches),
+        "num_batches": len(batches),
+    }
+
+
+def _plan_hash(batches: Sequence[BatchPlan]) -> str:
+    """Covers every id the model reads, so also the tokenizer and the task's code."""
+    digest = hashlib.sha256()
+    for batch in batches:
+        for array in (batch.indices, batch.mask, *(batch.groups[n] for n in sorted(batch.groups))):
+            digest.update(repr((array.shape, array.dtype.str)).encode())
+            digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()

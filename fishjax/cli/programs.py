@@ -1,0 +1,85 @@
+"""Compiled scoring steps, one for each batch shape, none compiled twice."""
+
+import time
+from typing import Any
+
+import jax
+
+from fishjax.cli.errors import RunError
+from fishjax.cli.step import Step, StepOutputs
+from fishjax.tasks import BatchPlan
+from fishjax.types import Params
+
+__all__ = ["Programs", "batch_shape", "num_read_tokens"]
+
+Shape = tuple[int, ...]
+
+
+def batch_shape(batch: BatchPlan) -> Shape:
+    """`(Q, K, T, A)`: what decides which program runs a batch."""
+    return (*batch.groups["token_ids"].shape, batch.groups["positions"].shape[-1])
+
+
+def num_read_tokens(batch: BatchPlan) -> int:
+    """Tokens of a batch, padding included: its cost."""
+    return int(batch.groups["token_ids"].size)
+
+
+class Programs:
+    """Compiles a step for each shape when it is first needed and keeps it.
+
+    Attributes:
+      compile_seconds: time spent compiling so far.
+    """
+
+    def __init__(self, step: Step, params: Params):
+        """Nothing is compiled yet."""
+        self.compile_seconds = 0.0
+        self._step = jax.jit(step)
+        self._params = params
+        self._compiled: dict[Shape, Any] = {}
+
+    def memory_bytes(self, batch: BatchPlan) -> int | None:
+        """Bytes a batch takes beside the weights: temporaries, inputs and outputs.
+
+        `None` where the backend does not say.
+        """
+        analysis = self._program(batch).memory_analysis()
+        if analysis is None:
+            return None
+        weights = sum(leaf.nbytes for leaf in jax.tree.leaves(self._params))
+        inputs = max(analysis.argument_size_in_bytes - weights, 0)
+        return analysis.temp_size_in_bytes + analysis.output_size_in_bytes + inputs
+
+    def __call__(self, batch: BatchPlan) -> StepOutputs:
+        """Runs a batch; the results are numpy arrays.
+
+        Raises:
+          RunError: the device ran out of memory.
+        """
+        try:
+            return jax.device_get(self._program(batch)(self._params, batch.groups, batch.mask))
+        except (jax.errors.JaxRuntimeError, MemoryError) as error:
+            raise _run_error(error) from None
+
+    def _program(self, batch: BatchPlan) -> Any:
+        shape = batch_shape(batch)
+        if shape not in self._compiled:
+            start = time.perf_counter()
+            try:
+                lowered = self._step.lower(self._params, batch.groups, batch.mask)
+                self._compiled[shape] = lowered.compile()
+            except (jax.errors.JaxRuntimeError, MemoryError) as error:
+                raise _run_error(error) from None
+            self.compile_seconds += time.perf_counter() - start
+        return self._compiled[shape]
+
+
+def _run_error(error: Exception) -> Exception:
+    """Running out of memory as one message; anything else stays what it is."""
+    text = str(error)
+    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in text or "out of memory" in text:
+        return RunError(
+            "out of memory: start again with a smaller --batch-tokens in a new directory"
+        )
+    return error

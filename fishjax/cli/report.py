@@ -1,0 +1,119 @@
+"""From the columns of a run to its metrics; pure."""
+
+from typing import Any
+
+import numpy as np
+
+from fishjax import metrics
+from fishjax.cli.columns import Columns
+from fishjax.scores import DIRECTIONS, Direction
+
+__all__ = ["NUM_BINS", "NUM_FOLDS", "NUM_RESAMPLES", "SUPERVISED", "measure"]
+
+NUM_RESAMPLES, LEVEL, NUM_BINS, NUM_FOLDS = 1000, 0.95, 15, 5
+SUPERVISED = "supervised_epistemic_aleatoric"
+# Logistic regression needs finite features: an exact zero counts as e^-200.
+_LOG_FLOOR = -200.0
+_WORDS = {Direction.UNCERTAIN: "more uncertain", Direction.CONFIDENT: "more confident"}
+
+
+def measure(columns: Columns, *, seed: int) -> dict[str, Any]:
+    """Accuracies, calibration and the AUROC of every score, all predicting `correct`.
+
+    Args:
+      columns: of a finished run. Questions with values that are not finite are counted and
+        left out of everything else.
+      seed: of bootstrap and folds.
+
+    Returns:
+      Plain JSON values; `None` where a measure is undefined.
+    """
+    correct = columns.correct
+    return {
+        "num_questions": columns.num_questions,
+        "num_scored": int(correct.size),
+        "num_non_finite": columns.num_questions - int(correct.size),
+        "num_truncated": columns.num_truncated,
+        "num_ties": int(columns.tied.sum()),
+        "class_balance": {"correct": int(correct.sum()), "incorrect": int((~correct).sum())},
+        "accuracy": metrics.accuracy(correct),
+        "acc_norm": metrics.accuracy(columns.correct_norm),
+        "acc_bytes": metrics.accuracy(columns.correct_bytes),
+        "mc2": float(columns.mc2.mean()) if columns.mc2.size else None,
+        "calibration": _calibration(columns),
+        "scores": _scores(columns, seed),
+        "bootstrap": {"resamples": NUM_RESAMPLES, "level": LEVEL, "stratified": True},
+    }
+
+
+def _calibration(columns: Columns) -> dict[str, Any]:
+    """Of the choice probabilities; Brier only where exactly one answer is true everywhere."""
+    one_true = bool((columns.labels.sum(axis=1) == 1).all())
+    answerable = columns.true_log_probability[np.isfinite(columns.true_log_probability)]
+    return {
+        "ece": metrics.expected_calibration_error(
+            columns.confidence, columns.correct, num_bins=NUM_BINS
+        ),
+        "ece_bins": NUM_BINS,
+        "brier": metrics.brier_score(columns.probabilities, columns.labels) if one_true else None,
+        "nll": metrics.negative_log_likelihood(answerable),
+    }
+
+
+def _scores(columns: Columns, seed: int) -> dict[str, dict[str, Any]]:
+    confidences = {name: DIRECTIONS[name].value * values for name, values in columns.scores.items()}
+    directions = {name: _WORDS[DIRECTIONS[name]] for name in confidences}
+    supervised = _supervised(columns, seed)
+    if supervised is not None:
+        confidences[SUPERVISED] = supervised
+        directions[SUPERVISED] = "more confident"
+    intervals = _intervals(confidences, columns.correct, seed)
+    entries = {}
+    for name, confidence in confidences.items():
+        defined = ~np.isnan(confidence)
+        confident, correct = confidence[defined], columns.correct[defined]
+        interval = intervals[name]
+        entries[name] = {
+            "auroc": metrics.auroc(confident, correct),
+            "interval": None if interval is None else list(interval),
+            "n": int(defined.sum()),
+            "aurc": metrics.aurc(confident, correct),
+            "prr": metrics.prediction_rejection_ratio(confident, correct),
+            "direction": directions[name],
+            "supervised": name == SUPERVISED,
+        }
+    return entries
+
+
+def _intervals(
+    confidences: dict[str, np.ndarray], correct: np.ndarray, seed: int
+) -> dict[str, metrics.Interval | None]:
+    """Scores that are defined for the same questions share their resamples."""
+    groups: dict[bytes, list[str]] = {}
+    for name, confidence in confidences.items():
+        groups.setdefault(np.isnan(confidence).tobytes(), []).append(name)
+    found: dict[str, metrics.Interval | None] = {}
+    for names in groups.values():
+        defined = ~np.isnan(confidences[names[0]])
+        intervals = metrics.auroc_intervals(
+            np.stack([confidences[name][defined] for name in names]),
+            correct[defined],
+            rng=np.random.default_rng(seed),
+            num_resamples=NUM_RESAMPLES,
+            level=LEVEL,
+        )
+        found |= dict(zip(names, intervals or [None] * len(names), strict=True))
+    return found
+
+
+def _supervised(columns: Columns, seed: int) -> np.ndarray | None:
+    """Out-of-fold logits of a logistic regression on log epistemic and log aleatoric."""
+    if columns.correct.size == 0:
+        return None
+    features = np.stack([columns.scores["epistemic"], columns.scores["aleatoric"]], axis=1)
+    return metrics.cross_validated_logits(
+        np.maximum(features, _LOG_FLOOR),
+        columns.correct,
+        rng=np.random.default_rng(seed),
+        num_folds=NUM_FOLDS,
+    )

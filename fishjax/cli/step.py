@@ -1,0 +1,110 @@
+"""The one compiled function of a scoring run: a padded batch in, everything a row needs out."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from fishjax.gradients import grouped_gram
+from fishjax.scores import (
+    TOKEN_SCORES,
+    Answers,
+    Choice,
+    choose,
+    evaluate_scores,
+    log_probabilities,
+    parameter_shares,
+    token_squared_norms,
+)
+from fishjax.tasks import answer_log_likelihoods, token_log_likelihoods
+from fishjax.types import Batch, LogProbFn, Params
+
+__all__ = ["StepOutputs", "build_step"]
+
+Step = Callable[[Params, Batch, Array], "StepOutputs"]
+
+
+class StepOutputs(NamedTuple):
+    """Numbers of Q questions with up to K answers; values at missing answers mean nothing.
+
+    Attributes:
+      log_likelihoods: `[Q, K]` nats.
+      log_probabilities: `[Q, K]` nats, choice-normalised.
+      finite: `[Q]` whether log-likelihoods, gradients and entropies are all finite.
+      chosen: `[Q]` index of the model's answer.
+      tied: `[Q]` whether another answer has the same log-likelihood.
+      scores: name to `[Q, K]`.
+      token_scores: name to `[Q]`, of the chosen answer; empty unless asked for.
+      shares: parameter path to `[Q]` or `[Q, L]`, of the chosen answer.
+    """
+
+    log_likelihoods: Float[Array, "Q K"]
+    log_probabilities: Float[Array, "Q K"]
+    finite: Bool[Array, " Q"]
+    chosen: Int[Array, " Q"]
+    tied: Bool[Array, " Q"]
+    scores: dict[str, Float[Array, "Q K"]]
+    token_scores: dict[str, Float[Array, " Q"]]
+    shares: dict[str, Float[Array, "..."]]
+
+
+def build_step(apply_fn: Callable[..., Any], *, with_token_scores: bool = False) -> Step:
+    """Builds `step(params, groups, mask) -> StepOutputs`, a pure function to compile.
+
+    Args:
+      apply_fn: `(params, token_ids, positions) -> logits`.
+      with_token_scores: also take one gradient per token of the chosen answer.
+
+    Returns:
+      A function of `BatchPlan.groups` and `BatchPlan.mask`.
+    """
+    fn = answer_log_likelihoods(apply_fn)
+
+    def step(params: Params, groups: Batch, mask: Array) -> StepOutputs:
+        log_likelihoods, gram = grouped_gram(fn)(params, groups, mask)
+        rows = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), groups)
+        tokens = token_log_likelihoods(apply_fn)(params, rows)
+        num_tokens = jnp.sum(groups["target_mask"] > 0, axis=-1)
+        entropies = tokens.entropies.sum(axis=1).reshape(mask.shape) / jnp.maximum(num_tokens, 1)
+        answers = Answers(log_likelihoods, gram.total, mask, num_tokens, entropies)
+        choice = choose(log_likelihoods, mask)
+        return StepOutputs(
+            log_likelihoods=log_likelihoods,
+            log_probabilities=log_probabilities(log_likelihoods, mask),
+            finite=_all_finite(answers),
+            chosen=choice.index,
+            tied=choice.tied,
+            scores=evaluate_scores(answers),
+            token_scores=_token_scores(fn, tokens.log_likelihoods, params, groups, choice)
+            if with_token_scores
+            else {},
+            shares=parameter_shares(log_likelihoods, gram.by_parameter, mask, choice.index),
+        )
+
+    return step
+
+
+def _all_finite(answers: Answers) -> Array:
+    per_answer = jnp.isfinite(answers.log_likelihoods) & jnp.isfinite(answers.token_entropies)
+    pairs = answers.mask[:, :, None] & answers.mask[:, None, :]
+    return jnp.all(per_answer | ~answers.mask, axis=1) & jnp.all(
+        jnp.isfinite(answers.gram) | ~pairs, axis=(1, 2)
+    )
+
+
+def _token_scores(
+    fn: LogProbFn, log_likelihoods: Array, params: Params, groups: Batch, choice: Choice
+) -> dict[str, Array]:
+    """Per-token scores of the chosen answers only: K times cheaper than of all."""
+    num_questions, num_answers = groups["target_mask"].shape[:2]
+
+    def of_chosen(leaf: Array) -> Array:
+        return leaf[jnp.arange(num_questions), choice.index]
+
+    rows = jax.tree.map(of_chosen, groups)
+    norms = token_squared_norms(fn)(params, rows)
+    chosen = of_chosen(log_likelihoods.reshape(num_questions, num_answers, -1))
+    kept = rows["target_mask"] > 0
+    return {score.name: score.function(chosen, norms, kept) for score in TOKEN_SCORES}

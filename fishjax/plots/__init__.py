@@ -1,0 +1,7 @@
+"""Plots as PNG bytes: arrays in, no files and no global state. Needs the extra `plots`."""
+
+from fishjax.plots.auroc import AurocBar, auroc_plot
+from fishjax.plots.hot_spots import hot_spots_plot
+from fishjax.plots.uncertainty import uncertainty_plot
+
+__all__ = ["AurocBar", "auroc_plot", "hot_spots_plot", "uncertainty_plot"]
