@@ -1,14 +1,18 @@
 """Where each parameter enters a computation, and any statistic of its gradients there."""
 
+from fishjax.capture.coverage import Coverage, ParameterCoverage, uses
 from fishjax.capture.factored import Embedding, Gradient, Materialised, Outer, Sum
 from fishjax.capture.sitewise import Statistic, sitewise
 
 __all__ = [
+    "Coverage",
     "Embedding",
     "Gradient",
     "Materialised",
     "Outer",
+    "ParameterCoverage",
     "Statistic",
     "Sum",
     "sitewise",
+    "uses",
 ]

@@ -17,7 +17,7 @@ from fishjax.capture.sites import AXIS, dense_container, embedding_container
 from fishjax.trees import flatten_with_paths, leading_size, take_example
 from fishjax.types import Batch, LogProbFn, Params
 
-__all__ = ["Statistic", "sitewise", "trace"]
+__all__ = ["Statistic", "Trace", "abstract_gradient", "sitewise", "trace"]
 
 Statistic = Callable[[Gradient], Any]
 
@@ -135,7 +135,7 @@ def _tickets(program: Trace, statistic: Statistic) -> dict[int, Any]:
         for use in form.uses:
             shape = jax.eval_shape(
                 statistic if form.kind == "local" else lambda g: g,
-                _abstract_gradient(use, program.num_examples, form.kind == "factors"),
+                abstract_gradient(use, program.num_examples, form.kind == "factors"),
             )
             lengths = tuple(n for _, n in use.scopes)
             tickets[use.index] = jax.tree.map(
@@ -151,7 +151,7 @@ def _floating(dtype: Any) -> Any:
     return dtype
 
 
-def _abstract_gradient(use: Any, n: int, joint: bool) -> Any:
+def abstract_gradient(use: Any, n: int, joint: bool) -> Any:
     """The container a use produces, as shapes."""
     spec = jax.ShapeDtypeStruct
     if isinstance(use, TapUse):

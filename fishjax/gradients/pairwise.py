@@ -9,26 +9,19 @@ Everything is one operation: G groups, the N examples of each against its M exam
 G = N groups of one, a question's Gram is one group of K answers, a kernel is a single group.
 """
 
-import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from fishjax.capture.factored import Embedding, Gradient, Materialised, Outer, Sum, accumulator
+from fishjax.capture import Embedding, Gradient, Outer
+from fishjax.capture.costs import parts, prefers_gram
+from fishjax.capture.factored import accumulator
 
-__all__ = ["Cost", "gram_cost", "materialised_cost", "pairwise", "prefers_gram"]
+__all__ = ["pairwise"]
 
 _HIGHEST = jax.lax.Precision.HIGHEST
-_BUFFER_LIMIT = 2**30  # elements of one materialised buffer above which memory decides
-
-
-class Cost(NamedTuple):
-    """Estimated floating-point operations, and elements of the largest buffer."""
-
-    flops: float
-    elements: float
 
 
 def pairwise(a: Gradient, b: Gradient, groups: int) -> Array:
@@ -37,7 +30,7 @@ def pairwise(a: Gradient, b: Gradient, groups: int) -> Array:
     Accumulated in float32, or float64 for float64 gradients, at the highest matmul precision.
     """
     if prefers_gram(a, b, groups):
-        return sum(_factored(x, y, groups) for x in _parts(a) for y in _parts(b))  # type: ignore[return-value]
+        return sum(_factored(x, y, groups) for x in parts(a) for y in parts(b))  # type: ignore[return-value]
     left = a.materialise()
     right = left if a is b else b.materialise()
     left = left.reshape(groups, left.shape[0] // groups, -1)
@@ -45,77 +38,6 @@ def pairwise(a: Gradient, b: Gradient, groups: int) -> Array:
     if left.shape[1] == right.shape[1] == 1:
         return jnp.sum(left * right, axis=-1)[..., None]
     return _einsum("gnp,gmp->gnm", left, right)
-
-
-def prefers_gram(a: Gradient, b: Gradient, groups: int) -> bool:
-    """Whether the Gram form is chosen: by memory for embeddings and huge buffers, else by time.
-
-    A materialised embedding is one dense table an example; it is never formed unless the Gram
-    matrix over rows would be larger.
-    """
-    if isinstance(a, Materialised) or isinstance(b, Materialised):
-        return False
-    if not all(_compatible(x, y) for x in _parts(a) for y in _parts(b)):
-        return False
-    gram, dense = gram_cost(a, b, groups), materialised_cost(a, b, groups)
-    embeds = any(isinstance(part, Embedding) for part in (*_parts(a), *_parts(b)))
-    if embeds or dense.elements > _BUFFER_LIMIT:
-        return gram.elements <= dense.elements
-    return gram.flops <= dense.flops
-
-
-def gram_cost(a: Gradient, b: Gradient, groups: int) -> Cost:
-    """The cost of the Gram form of all pairs of parts."""
-    flops = elements = 0.0
-    for x in _parts(a):
-        for y in _parts(b):
-            pairs = groups * (_rows(x) // groups) * (_rows(y) // groups)
-            blocks = x.left.shape[1] if isinstance(x, Outer) else 1
-            elements = max(elements, 2.0 * pairs * blocks)
-            widths = x.right.shape[-1]
-            if isinstance(x, Outer) and isinstance(y, Outer):
-                widths += x.left.shape[-1]
-            flops += 2.0 * pairs * blocks * widths
-    return Cost(flops, elements)
-
-
-def materialised_cost(a: Gradient, b: Gradient, groups: int) -> Cost:
-    """The cost of forming every gradient and multiplying them."""
-    flops = elements = 0.0
-    for gradient in (a,) if a is b else (a, b):
-        for part in _parts(gradient):
-            size = _parameter_size(part)
-            elements += float(part.num_examples * size)
-            flops += 2.0 * (_rows(part) * size if isinstance(part, Outer) else elements)
-    n, m = a.num_examples // groups, b.num_examples // groups
-    flops += 2.0 * groups * n * m * _parameter_size(_parts(a)[0])
-    return Cost(flops, elements)
-
-
-def _compatible(x: Any, y: Any) -> bool:
-    """Whether two parts state the parameter's axes alike."""
-    if isinstance(x, Outer) and isinstance(y, Outer):
-        return (x.dims, x.permutation) == (y.dims, y.permutation)
-    return True
-
-
-def _parts(gradient: Gradient) -> tuple[Any, ...]:
-    return gradient.parts if isinstance(gradient, Sum) else (gradient,)
-
-
-def _rows(part: Any) -> int:
-    """Rows of all examples together (of one block)."""
-    if isinstance(part, Materialised):
-        return part.num_examples
-    return part.num_examples * part.right.shape[-2]
-
-
-def _parameter_size(part: Any) -> int:
-    if isinstance(part, Outer):
-        return math.prod(part.dims)
-    if isinstance(part, Embedding):
-        return math.prod(part.shape)
-    return math.prod(part.gradient.shape[1:])
 
 
 def _einsum(spec: str, x: Array, y: Array) -> Array:
