@@ -125,7 +125,10 @@ def decoder_apply_fn(
     def apply_fn(params, token_ids, positions=None):
         _check_params(params, expected)
         _check_inputs(token_ids, positions, config)
-        return nnx.merge(graphdef, params)(jnp.asarray(token_ids), positions)
+        decoder = nnx.merge(graphdef, jax.tree.map(jnp.asarray, params))
+        return decoder(
+            jnp.asarray(token_ids), None if positions is None else jnp.asarray(positions)
+        )
 
     return apply_fn
 

@@ -142,6 +142,15 @@ def test_ids_outside_the_vocabulary_give_nan_not_another_token(config, apply_fn,
     assert np.isfinite(logits[:, [0, 2, 3]]).all()
 
 
+def test_numpy_arrays_are_accepted_and_nothing_is_changed(config, apply_fn, params, token_ids):
+    arrays = jax.tree.map(np.array, params)
+    ids, positions = np.array(token_ids), np.zeros((3, 4), int)
+    logits = decoder_apply_fn(config)(arrays, ids, positions)
+    np.testing.assert_allclose(logits, apply_fn(params, ids, positions), rtol=1e-5, atol=1e-5)
+    assert jax.tree.structure(arrays) == jax.tree.structure(params)
+    jax.tree.map(np.testing.assert_array_equal, arrays, params)
+
+
 def test_wrong_inputs_are_refused(config, params):
     apply_fn = decoder_apply_fn(config)
     with pytest.raises(ValueError, match="longer than the context of 12"):
