@@ -3,6 +3,11 @@
 import os
 import pathlib
 
+# Tests compile thousands of tiny programs: spend nothing on optimising them. Set before JAX starts.
+os.environ.setdefault(
+    "XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+)
+
 import jaxtyping
 import pytest
 

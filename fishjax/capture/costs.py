@@ -92,5 +92,3 @@ def _parameter_size(part: Any) -> int:
     if isinstance(part, Embedding):
         return math.prod(part.shape)
     return math.prod(part.gradient.shape[1:])
-
-

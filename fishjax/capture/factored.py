@@ -18,6 +18,8 @@ from jax import Array
 
 __all__ = ["Embedding", "Gradient", "Materialised", "Outer", "Sum", "accumulator"]
 
+Leaf = Any  # an array, or its shape while a program is only being traced
+
 _HIGHEST = jax.lax.Precision.HIGHEST
 
 
@@ -32,9 +34,7 @@ def _container(cls: type) -> type:
     return jax.tree_util.register_dataclass(cls, data, static)
 
 
-def _static(*default: Any) -> Any:
-    if default:
-        return dataclasses.field(default=default[0], metadata={"static": True})
+def _static() -> Any:
     return dataclasses.field(metadata={"static": True})
 
 
@@ -43,7 +43,7 @@ def _static(*default: Any) -> Any:
 class Materialised:
     """The gradients themselves, `[N, *shape]`."""
 
-    gradient: Array
+    gradient: Leaf
 
     @property
     def num_examples(self) -> int:
@@ -68,11 +68,13 @@ class Outer:
       restore: takes `[N, *operand shape]` to `[N, *parameter shape]`, None where they agree.
     """
 
-    left: Array
-    right: Array
+    left: Leaf
+    right: Leaf
     dims: tuple[int, ...] = _static()
     permutation: tuple[int, ...] = _static()
-    restore: Callable[[Array], Array] | None = _static(None)
+    restore: Callable[[Array], Array] | None = dataclasses.field(
+        default=None, metadata={"static": True}
+    )
 
     @property
     def num_examples(self) -> int:
@@ -105,10 +107,12 @@ class Embedding:
       restore: takes `[N, *table shape]` to `[N, *parameter shape]`, None where they agree.
     """
 
-    ids: Array
-    right: Array
+    ids: Leaf
+    right: Leaf
     shape: tuple[int, ...] = _static()
-    restore: Callable[[Array], Array] | None = _static(None)
+    restore: Callable[[Array], Array] | None = dataclasses.field(
+        default=None, metadata={"static": True}
+    )
 
     @property
     def num_examples(self) -> int:

@@ -1,0 +1,40 @@
+# Everything works on a machine with git, make and Python only: each target sets up what it needs.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+# 3.11 is pinned to the oldest JAX we support, everything newer to the newest.
+PIN := $(shell $(PYTHON) -c 'import sys; print("py311" if sys.version_info[:2] == (3, 11) else "py312")')
+PYTEST ?= $(BIN)/python -m pytest -q -n 2
+
+.PHONY: install demo test lint types bench notebooks clean
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml constraints/$(PIN).txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "fishjax needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv $(VENV)
+	PIP_CONSTRAINT=constraints/$(PIN).txt $(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
+	touch $@
+
+demo: install
+	$(BIN)/fishjax demo --out runs/demo
+
+test: install
+	$(PYTEST)
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: install
+	$(BIN)/pyright
+
+bench: install
+	$(BIN)/python -m experiments.bench.norms --out experiments/bench/results
+
+notebooks: install
+	$(BIN)/python -m experiments.run_notebooks notebooks
+
+clean:
+	rm -rf $(VENV) runs build dist .pytest_cache .ruff_cache
