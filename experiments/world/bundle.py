@@ -49,8 +49,7 @@ def stored_scores(work: pathlib.Path) -> dict:
     """Seed, question set and column to values, of the seeds that do not ship."""
     return {
         str(seed): {
-            name: rounded_columns(chosen_columns(_rows(work, seed, name)))
-            for name in QUESTION_SETS
+            name: rounded_columns(chosen_columns(_rows(work, seed, name))) for name in QUESTION_SETS
         }
         for seed in SEEDS
         if seed != SHIPPED_SEED

@@ -120,9 +120,9 @@ def _conclude(choices: str, part: Mapping[str, Any]) -> list[str]:
         f"{choices} choices, conflict: with exposure held fixed, facts stated with more conflict "
         f"have {_level(conflict, ' aleatoric uncertainty')}.",
         *(
-            f"{choices} choices, errors, {how}: epistemic uncertainty {_errors(signal['recall'])} "
-            f"on recall and {_errors(signal['conflict'])} on conflict. "
-            f"{_CLAIM} {_verdict(signal)}"
+            f"{choices} choices, errors, {how}: epistemic uncertainty on recall "
+            f"{_errors(signal['recall'])}, on conflict {_errors(signal['conflict'])}. "
+            f"{_CLAIM}: {_verdict(signal)}."
             for how, signal in _signals(part).items()
         ),
     ]
@@ -159,13 +159,16 @@ def _errors(side: int | None) -> str:
     return {
         None: "is undefined",
         -1: "points the wrong way (lower on errors)",
-        0: "says nothing clear",
+        0: "shows no clear difference",
         1: "is higher on errors",
     }[side]
 
 
 def _verdict(signal: Mapping[str, int | None]) -> str:
     if None in signal.values():
-        return "cannot be judged."
-    holds = signal["conflict"] == 1 and signal["recall"] != 1
-    return "holds here." if holds else "does not hold here."
+        return "cannot be judged"
+    if signal["conflict"] != 1:
+        return "not supported, no clear signal under conflict"
+    if signal["recall"] == 1:
+        return "half supported, there is signal under conflict but for recall too"
+    return "supported"

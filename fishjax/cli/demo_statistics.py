@@ -16,8 +16,9 @@ their linear fit on the ranks of Z.
 - **AUROC** of every score predicting correctness, with the sign fixed in `fishjax.scores`.
 
 Each is computed per training seed. Intervals are Student's t over the seeds (n = 5: mean
-± 2.776 s/√5): they say how much another training run on the same world would differ,
-not another world.
+± 2.776 s/√5): they say how much another training run would differ on the same questions and
+gold answers. They do not cover another draw of the world, and no correction is made for
+looking at many of them.
 """
 
 import math
@@ -209,10 +210,10 @@ def aurocs(scored: Scored) -> dict[str, float | None]:
     """AUROC of predicting correctness: of every score, and of those who know the world.
 
     `known exposure` ranks by the number of mentions. `best possible` is A(q) of
-    `fishjax.tasks.world_oracle` for the answers the model gave, `best possible, realised` the
-    same oracle on the gold answers drawn. `best answers` are those of a model that always gives
-    the majority value, which says how far correctness can be predicted at all. Questions for
-    which a score is undefined are left out for that score.
+    `fishjax.tasks.world_oracle` for the answers the model gave, `(realised)` the same oracle
+    on the gold answers drawn. `majority answers` is the oracle of a model that always gives
+    the majority value; undefined on recall, where such a model makes no error. Questions
+    for which a score is undefined are left out for that score.
     """
     correct = scored.correct
     table = {
@@ -226,7 +227,7 @@ def aurocs(scored: Scored) -> dict[str, float | None]:
     return table | {
         "known exposure": auroc(scored.exposure, correct),
         "best possible": best_possible_auroc(given),
-        "best possible, realised": auroc(given, correct),
-        "best answers, best possible": best_possible_auroc(at_best),
-        "best answers, best possible, realised": auroc(at_best, best == scored.gold),
+        "best possible (realised)": auroc(given, correct),
+        "majority answers": best_possible_auroc(at_best),
+        "majority answers (realised)": auroc(at_best, best == scored.gold),
     }

@@ -82,9 +82,9 @@ def test_aurocs_equal_scikit_learn_with_the_signs_of_the_registry():
         auc(s.correct, s.scores["maximum_probability"])
     )
     q = s.shares[np.arange(len(s.gold)), s.chosen]
-    assert table["best possible, realised"] == pytest.approx(auc(s.correct, q))
+    assert table["best possible (realised)"] == pytest.approx(auc(s.correct, q))
     best = s.gold == 0
-    realised = table["best answers, best possible, realised"]
+    realised = table["majority answers (realised)"]
     assert realised == pytest.approx(auc(best, s.shares.max(axis=1)))
 
 
@@ -131,12 +131,12 @@ POSITIVE = Estimate(0.2, 0.1, 0.3, ())
 @pytest.mark.parametrize(
     ("recall", "conflict", "verdict"),
     [
-        (UNCLEAR, NEGATIVE, " holds here"),
-        (POSITIVE, NEGATIVE, " holds here"),
-        (NEGATIVE, NEGATIVE, "does not hold here"),
-        (NEGATIVE, UNCLEAR, "does not hold here"),
-        (UNCLEAR, POSITIVE, "does not hold here"),
-        (None, NEGATIVE, "cannot be judged"),
+        (UNCLEAR, NEGATIVE, ": supported."),
+        (POSITIVE, NEGATIVE, ": supported."),
+        (NEGATIVE, NEGATIVE, ": half supported, "),
+        (NEGATIVE, UNCLEAR, ": not supported, "),
+        (UNCLEAR, POSITIVE, ": not supported, "),
+        (None, NEGATIVE, ": cannot be judged."),
     ],
 )
 def test_the_verdict_follows_the_intervals(recall, conflict, verdict):
