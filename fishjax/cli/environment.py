@@ -57,13 +57,12 @@ def available_bytes() -> int | None:
     return min(limits) if limits else None
 
 
-def format_bytes(size: float) -> str:
+def format_bytes(size: int) -> str:
     """Bytes for people: `1.5 GiB`."""
-    for unit in ("B", "KiB", "MiB"):
-        if size < 1024:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1024
-    return f"{size:.1f} GiB"
+    for unit, scale in (("GiB", 1024**3), ("MiB", 1024**2), ("KiB", 1024)):
+        if size >= scale:
+            return f"{size / scale:.1f} {unit}"
+    return f"{size} B"
 
 
 def _free_memory() -> int | None:

@@ -128,7 +128,7 @@ def _hot_spots(
     plots: ModuleType, columns: Columns, metrics: Mapping[str, Any], title: str
 ) -> bytes:
     del metrics
-    shares = {path: share.mean(axis=0) for path, share in columns.shares.items()}
+    shares = {path: np.asarray(share.mean(axis=0)) for path, share in columns.shares.items()}
     return plots.hot_spots_plot(shares, title=title)
 
 
