@@ -100,16 +100,33 @@ def attend(
 ) -> Float[Array, "N T h k"]:
     """Causal attention; query head i uses key and value head i // (h / g).
 
-    The r = h / g query heads of a group and the positions share one axis of length r T, so both
+    Long sequences go in up to 4 blocks of queries, each against the keys up to its end: that
+    skips up to 3/8 of the scores, and what is left fits the caches better.
+    """
+    length = query.shape[1]
+    size = max(128, -(-length // 4))
+    blocks = [
+        _attend_block(
+            query[:, start : start + size], key[:, : start + size], value[:, : start + size]
+        )
+        for start in range(0, length, size)
+    ]
+    return blocks[0] if len(blocks) == 1 else jnp.concatenate(blocks, axis=1)
+
+
+def _attend_block(query: Array, key: Array, value: Array) -> Array:
+    """Attention of the last t of s positions to all of them.
+
+    The r = h / g query heads of a group and the positions share one axis of length r t, so both
     products have their batch axes (N, g) in front and the scores are never transposed.
     """
     n, t, h, k = query.shape
-    g = key.shape[2]
+    s, g = key.shape[1:3]
     wide = jnp.promote_types(query.dtype, jnp.float32)
-    key, value = jnp.swapaxes(key, 1, 2), jnp.swapaxes(value, 1, 2)  # [N, g, T, k]
+    key, value = jnp.swapaxes(key, 1, 2), jnp.swapaxes(value, 1, 2)  # [N, g, s, k]
     query = jnp.moveaxis(query.reshape(n, t, g, h // g, k), 1, 3).reshape(n, g, -1, k)
     scores = jnp.einsum("ngmk,ngsk->ngms", query, key, preferred_element_type=wide)
-    causal = np.tile(np.tril(np.ones((t, t), bool)), (h // g, 1))
+    causal = np.tile(np.tri(t, s, s - t, dtype=bool), (h // g, 1))
     scores = jnp.where(causal, scores / np.sqrt(k), jnp.finfo(wide).min)
     weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
     mixed = jnp.einsum("ngms,ngsk->ngmk", weights, value)

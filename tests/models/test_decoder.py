@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from fishjax.models import DecoderConfig, decoder_apply_fn, init_params
+from fishjax.models.layers import attend
 from fishjax.trees import flatten_with_paths
 
 GOOD = {
@@ -149,6 +150,18 @@ def test_numpy_arrays_are_accepted_and_nothing_is_changed(config, apply_fn, para
     np.testing.assert_allclose(logits, apply_fn(params, ids, positions), rtol=1e-5, atol=1e-5)
     assert jax.tree.structure(arrays) == jax.tree.structure(params)
     jax.tree.map(np.testing.assert_array_equal, arrays, params)
+
+
+@pytest.mark.parametrize("length", [1, 127, 128, 129, 300, 513])
+def test_blocks_of_long_sequences_equal_one_causal_softmax(length):
+    rng = np.random.default_rng(length)
+    query, key, value = (rng.normal(size=(2, length, heads, 4)) for heads in (6, 2, 2))
+    attended = attend(*(jnp.asarray(x, jnp.float32) for x in (query, key, value)))
+    scores = np.einsum("nthk,nshk->nhts", query, np.repeat(key, 3, axis=2)) / 2
+    weights = np.exp(scores) * np.tri(length)
+    weights /= weights.sum(-1, keepdims=True)
+    expected = np.einsum("nhts,nshk->nthk", weights, np.repeat(value, 3, axis=2))
+    np.testing.assert_allclose(attended, expected, atol=1e-5)
 
 
 def test_wrong_inputs_are_refused(config, params):
