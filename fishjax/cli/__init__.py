@@ -1,4 +1,4 @@
-"""The command line: `fishjax score` and `fishjax evaluate`."""
+"""The command line: `fishjax score`, `fishjax evaluate` and `fishjax demo`."""
 
 from fishjax.cli.main import main
 

@@ -11,6 +11,8 @@ from fishjax.scores import DIRECTIONS, LOGARITHMIC
 
 __all__ = ["Columns", "read_columns"]
 
+_STATUSES = ("ok", "non_finite")
+
 
 class Columns(NamedTuple):
     """A finished run; n of its N questions have finite values, and only they are below.
@@ -53,20 +55,9 @@ def read_columns(directory: pathlib.Path, num_questions: int) -> Columns:
     Raises:
       RowsError: a row is missing, damaged or not of this schema; names the line.
     """
-    path = directory / io.ROWS_NAME
-    rows = io.read_rows(path, num_questions)
-    places = [f"{path}, line {number}" for number in range(1, len(rows) + 1)]
-    for row, place in zip(rows, places, strict=True):
-        if row.get("schema_version") != io.SCHEMA_VERSION:
-            raise io.RowsError(
-                f"{place}: schema version {row.get('schema_version')!r}, this fishjax reads "
-                f"{io.SCHEMA_VERSION}"
-            )
-    kept = [
-        (row, place)
-        for row, place in zip(rows, places, strict=True)
-        if _checked(lambda row: _one_of(row["status"], ("ok", "non_finite")), row, place) == "ok"
-    ]
+    placed = _placed_rows(directory, num_questions)
+    status = [_checked(lambda row: _one_of(row["status"], _STATUSES), *pair) for pair in placed]
+    kept = [pair for pair, found in zip(placed, status, strict=True) if found == _STATUSES[0]]
 
     def column(read: Callable[[Mapping[str, Any]], Any]) -> list[Any]:
         return [_checked(read, row, place) for row, place in kept]
@@ -75,11 +66,8 @@ def read_columns(directory: pathlib.Path, num_questions: int) -> Columns:
     log_p, labels = column(_log_probabilities), column(_labels)
     chosen = column(lambda row: _index(row["chosen"], len(row["answers"])))
     return Columns(
-        num_questions=len(rows),
-        num_truncated=sum(
-            _checked(lambda row: _flag(row["truncated"]), row, place)
-            for row, place in zip(rows, places, strict=True)
-        ),
+        num_questions=len(placed),
+        num_truncated=sum(_checked(lambda row: _flag(row["truncated"]), *pair) for pair in placed),
         correct=np.array(column(lambda row: _flag(row["correct"])), bool),
         correct_norm=np.array(column(lambda row: _flag(row["correct_norm"])), bool),
         correct_bytes=np.array(column(lambda row: _flag(row["correct_bytes"])), bool),
@@ -94,6 +82,22 @@ def read_columns(directory: pathlib.Path, num_questions: int) -> Columns:
         },
         shares=_share_columns([s for s in column(_shares) if s is not None]),
     )  # fmt: skip
+
+
+def _placed_rows(directory: pathlib.Path, num_questions: int) -> list[tuple[dict[str, Any], str]]:
+    """Every row with its place for messages; all of this schema version."""
+    path = directory / io.ROWS_NAME
+    placed = [
+        (row, f"{path}, line {number}")
+        for number, row in enumerate(io.read_rows(path, num_questions), start=1)
+    ]
+    for row, place in placed:
+        if row.get("schema_version") != io.SCHEMA_VERSION:
+            raise io.RowsError(
+                f"{place}: schema version {row.get('schema_version')!r}, this fishjax reads "
+                f"{io.SCHEMA_VERSION}"
+            )
+    return placed
 
 
 def _checked(read: Callable[[Mapping[str, Any]], Any], row: Mapping[str, Any], place: str) -> Any:

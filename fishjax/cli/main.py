@@ -151,6 +151,11 @@ def _evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     _output_arguments(parser)
 
 
+def _demo_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", default="runs/demo", help="directory of the demo (%(default)s)")
+    _output_arguments(parser)
+
+
 def _output_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-plots", action="store_true", help="write no plots")
     parser.add_argument("--quiet", action="store_true", help="print only warnings and errors")
@@ -168,5 +173,11 @@ COMMANDS: tuple[Command, ...] = (
         "Recompute metrics, plots and table from a run's rows.",
         _evaluate_arguments,
         "fishjax.cli.evaluate",
+    ),
+    Command(
+        "demo",
+        "Score the bundled synthetic world, where both uncertainties are known.",
+        _demo_arguments,
+        "fishjax.cli.demo",
     ),
 )

@@ -51,30 +51,27 @@ def auroc_intervals(
 ) -> list[Interval] | None:
     """Percentile bootstrap intervals of S scores' AUROC on the same N examples.
 
-    The bootstrap is **stratified**: positives and negatives are each resampled with
-    replacement, so every resample has the observed class balance and none is undefined. All
-    scores see the same resamples, which makes their intervals comparable.
+    **Stratified**: positives and negatives are each resampled with replacement, so every resample
+    has the observed class balance and none is undefined. All scores see the same resamples.
 
     Args:
       confidences: one score a row, higher meaning "positive".
       positive: the labels.
-      rng: source of the resamples; the same state gives the same intervals.
+      rng: source of the resamples.
       num_resamples: how many resamples.
       level: coverage, between 0 and 1.
 
     Returns:
-      One interval a score, or `None` when only one class is present.
+      One interval a score; `None` when only one class is present.
     """
     if not 0.0 < level < 1.0 or num_resamples < 1:
         raise ValueError(
-            f"level={level}, num_resamples={num_resamples}: expected 0 < level < 1 and at least "
-            "one resample"
+            f"level={level}, num_resamples={num_resamples}: expected 0 < level < 1, num_resamples ≥ 1"
         )
     if positive.all() or not positive.any():
         return None
     samples = np.empty((len(confidences), num_resamples))
-    # One stream a class: cutting the resamples into chunks then changes no draw.
-    streams = rng.spawn(2)
+    streams = rng.spawn(2)  # one a class: cutting the resamples into chunks changes no draw
     chunk = max(1, _CHUNK_ELEMENTS // positive.size)
     for start in range(0, num_resamples, chunk):
         size = min(chunk, num_resamples - start)

@@ -1,6 +1,7 @@
 """Everything foreseeable that is wrong ends with one line and a non-zero status."""
 
 import errno
+import importlib
 import json
 import os
 import pathlib
@@ -10,6 +11,7 @@ import pytest
 
 from fishjax import __version__
 from fishjax.cli import main, programs, score
+from fishjax.cli.main import COMMANDS
 
 
 def fails(capsys, arguments, status, *fragments):
@@ -25,6 +27,13 @@ def fails(capsys, arguments, status, *fragments):
 def test_version(capsys):
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"fishjax {__version__}\n"
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
+def test_every_command_can_be_imported_and_helps(command, capsys):
+    assert callable(importlib.import_module(command.module).run)
+    assert main([command.name, "--help"]) == 0
+    assert "--quiet" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
