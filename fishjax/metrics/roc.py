@@ -66,7 +66,7 @@ def auroc_intervals(
     """
     if not 0.0 < level < 1.0 or num_resamples < 1:
         raise ValueError(
-            f"level={level}, num_resamples={num_resamples}: expected 0 < level < 1, num_resamples ≥ 1"
+            f"level={level}, num_resamples={num_resamples}: expected 0 < level < 1 and ≥ 1"
         )
     if positive.all() or not positive.any():
         return None

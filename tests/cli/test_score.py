@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from sklearn.metrics import roc_auc_score
 
 from fishjax import models, scores, tasks
 from fishjax.cli import main
@@ -132,6 +133,16 @@ def test_metrics_say_what_was_run(finished_run, rows):
     for entry in metrics["scores"].values():
         low, high = entry["interval"]
         assert 0 <= low <= high <= 1
+
+
+def test_auroc_equals_sklearn_on_the_chosen_answers(finished_run, rows):
+    entries = json.loads((finished_run / "metrics.json").read_text())["scores"]
+    correct = [row["correct"] for row in rows]
+    for name, direction in scores.DIRECTIONS.items():
+        key = f"log_{name}" if name in scores.LOGARITHMIC else name
+        values = [direction.value * row["scores"][key] for row in rows]
+        assert entries[name]["auroc"] == pytest.approx(roc_auc_score(correct, values)), name
+    assert entries["supervised_epistemic_aleatoric"]["supervised"]
 
 
 def test_plots_are_png(finished_run):
