@@ -32,7 +32,8 @@ conflict: {conflict} contested ones, whose gold answer is drawn from the ratio. 
 seeds (seed {live} scored live, {stored} from stored rows).
 Intervals are Student's t over training seeds (n = {seeds}): how much another training run would \
 differ on these questions, not another draw of the world; not corrected for being many.
-With two choices p(1-p) and the maximum probability order questions alike. "best possible": an \
+With two choices p(1-p) and the maximum probability order questions alike, and epistemic carries \
+its square: plain epistemic ~ exposure proves nothing. "best possible": an \
 oracle that knows the ratios ranks the answers the model gave, over all draws of the gold answers; \
 "realised": on the draw used here; "majority answers": the same for a model that always answers \
 with the majority value; "known exposure": ranking by the number of mentions."""

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -54,34 +55,38 @@ def _report(seeds: Sequence[Mapping[str, Scored]], choices: int) -> dict[str, An
 
 
 def print_report(report: Report, console: Console) -> None:
-    """Prints the tables and the conclusions."""
-    console.print(_measures_table(report))
-    console.print(_aurocs_table(report))
+    """Prints the tables, which fit 80 columns, and the conclusions."""
+    console.print(_measures_table(report), "")
+    for choices, part in report.items():
+        console.print(_aurocs_table(choices, part), "")
     for sentence in conclusions(report):
-        console.print(sentence, soft_wrap=True)
+        console.print(sentence, soft_wrap=True, highlight=False)
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, box=box.SIMPLE, title_justify="left", show_edge=False)
+    table.add_column(columns[0])
+    for column in columns[1:]:
+        table.add_column(column, no_wrap=True)
+    return table
 
 
 def _measures_table(report: Report) -> Table:
-    table = Table(title="Spearman correlation: mean over training seeds [95 % t interval]")
-    table.add_column("correlation")
-    for choices in report:
-        table.add_column(f"{choices} choices", no_wrap=True)
+    title = "Spearman correlation (x ~ y | held fixed): mean [95 % interval]"
+    table = _table(title, "correlation", *(f"{choices} choices" for choices in report))
     for key, measure in MEASURES.items():
         cells = [format_estimate(part["measures"][key], signed=True) for part in report.values()]
         table.add_row(measure.label, *cells)
     return table
 
 
-def _aurocs_table(report: Report) -> Table:
-    table = Table(title="AUROC of predicting a correct answer: mean [95 % t interval]")
-    table.add_column("score")
-    columns = [(kind, part) for kind in ("recall", "conflict") for part in report.items()]
-    for kind, (choices, _) in columns:
-        table.add_column(f"{kind}, {choices} choices", no_wrap=True)
-    accuracy = [part["accuracy"][kind] for kind, (_, part) in columns]
-    table.add_row("(accuracy)", *map(format_estimate, accuracy), end_section=True)
-    for name in columns[0][1][1]["recall"]:
-        estimates = [part[kind][name] for kind, (_, part) in columns]
+def _aurocs_table(choices: str, part: Mapping[str, Any]) -> Table:
+    kinds = ("recall", "conflict")
+    title = f"AUROC of predicting a correct answer, {choices} choices: mean [95 % interval]"
+    table = _table(title, "score", *kinds)
+    table.add_row("(accuracy)", *(format_estimate(part["accuracy"][kind]) for kind in kinds))
+    for name in part["recall"]:
+        estimates = [part[kind][name] for kind in kinds]
         table.add_row(name.replace("_", " "), *map(format_estimate, estimates))
     return table
 

@@ -171,36 +171,34 @@ def _with_correct(scored: Scored) -> float | None:
 
 
 MEASURES: dict[str, Measure] = {
-    "epistemic_exposure": Measure(
-        "epistemic with exposure (proves nothing)", "crossed", _exposure("epistemic")
-    ),
+    "epistemic_exposure": Measure("epistemic ~ exposure", "crossed", _exposure("epistemic")),
     "epistemic_exposure_given_aleatoric": Measure(
-        "epistemic with exposure | p(1-p)", "crossed", _exposure("epistemic", "aleatoric")
+        "epistemic ~ exposure | p(1-p)", "crossed", _exposure("epistemic", "aleatoric")
     ),
-    "scale_free_exposure": Measure("scale-free with exposure", "crossed", _exposure("scale_free")),
+    "scale_free_exposure": Measure("scale-free ~ exposure", "crossed", _exposure("scale_free")),
     "scale_free_exposure_given_aleatoric": Measure(
-        "scale-free with exposure | p(1-p)", "crossed", _exposure("scale_free", "aleatoric")
+        "scale-free ~ exposure | p(1-p)", "crossed", _exposure("scale_free", "aleatoric")
     ),
     "maximum_probability_exposure": Measure(
-        "max. probability with exposure", "crossed", _exposure("maximum_probability")
+        "max. probability ~ exposure", "crossed", _exposure("maximum_probability")
     ),
-    "aleatoric_conflict": Measure("aleatoric with conflict", "crossed", _conflict("aleatoric")),
+    "aleatoric_conflict": Measure("aleatoric ~ conflict", "crossed", _conflict("aleatoric")),
     "aleatoric_conflict_given_exposure": Measure(
-        "aleatoric with conflict | exposure", "crossed", _conflict_given_exposure("aleatoric")
+        "aleatoric ~ conflict | exposure", "crossed", _conflict_given_exposure("aleatoric")
     ),
     "maximum_probability_conflict": Measure(
-        "max. probability with conflict", "crossed", _conflict("maximum_probability")
+        "max. probability ~ conflict", "crossed", _conflict("maximum_probability")
     ),
     "maximum_probability_conflict_given_exposure": Measure(
-        "max. probability with conflict | exposure",
+        "max. prob. ~ conflict | exposure",
         "crossed",
         _conflict_given_exposure("maximum_probability"),
     ),
     "epistemic_correct_recall": Measure(
-        "recall: epistemic with correct | p(1-p)", "recall", _with_correct
+        "epistemic ~ correct | p(1-p), recall", "recall", _with_correct
     ),
     "epistemic_correct_conflict": Measure(
-        "conflict: epistemic with correct | p(1-p)", "conflict", _with_correct
+        "epistemic ~ correct | p(1-p), conflict", "conflict", _with_correct
     ),
 }
 """Every correlation of the report, by its key in `report.json`."""
