@@ -46,15 +46,20 @@ def _flatten_groups(value: Array, *groups: tuple[int, ...]) -> Array:
     return jnp.transpose(value, tuple(a for g in groups for a in g)).reshape(sizes)
 
 
-def _factors(eqn: Any, use: DenseUse, data: Array, cotangent: Array) -> tuple[Array, Array]:
-    """`(data [B, R, I], cotangent [B, R, J])` with axis groups in the use's order."""
+def _data_axes(eqn: Any, use: DenseUse, ndim: int) -> tuple[tuple[int, ...], ...]:
+    """(row, block, contracting) axes of the data operand, in the use's order."""
     contract, batch = eqn.params["dimension_numbers"]
     side = 1 - use.operand
     partner = dict(zip(contract[use.operand], contract[side], strict=True))
     contracting = tuple(partner[a] for a in use.contracting)
     taken = {*contracting, *batch[side]}
-    rows = tuple(a for a in range(data.ndim) if a not in taken)
-    left = _flatten_groups(data, tuple(batch[side]), rows, contracting)
+    return tuple(a for a in range(ndim) if a not in taken), tuple(batch[side]), contracting
+
+
+def _factors(eqn: Any, use: DenseUse, data: Array, cotangent: Array) -> tuple[Array, Array]:
+    """`(data [B, R, I], cotangent [B, R, J])` with axis groups in the use's order."""
+    rows, blocks, contracting = _data_axes(eqn, use, data.ndim)
+    left = _flatten_groups(data, blocks, rows, contracting)
     # output axes: batch, then the free axes of the left and of the right operand
     nb, original = len(use.blocks), sorted(use.free)
     first = nb + (len(rows) if use.operand == 1 else 0)
@@ -102,6 +107,25 @@ class _Reshape:
         return gradient.reshape(-1, *self.shape)
 
 
+def _data_cotangent(eqn: Any, use: DenseUse, data: Array, weight: Array, right: Array) -> Array:
+    """The data's cotangent, from the same `[B, R, J]` array that the statistic reads."""
+    rows, blocks, contracting = _data_axes(eqn, use, data.ndim)
+    flat = _flatten_groups(weight, use.blocks, use.contracting, use.free)
+    numbers: Any = (((2,), (2,)), ((0,), (0,)))
+    if use.num_blocks == 1:
+        right, flat, numbers = right[0], flat[0], (((1,), (1,)), ((), ()))
+    back = jax.lax.dot_general(
+        right,
+        flat,
+        numbers,
+        precision=eqn.params["precision"],
+        preferred_element_type=data.dtype,
+    )
+    order = (*blocks, *rows, *contracting)
+    back = back.reshape([data.shape[a] for a in order])
+    return jnp.transpose(back, tuple(order.index(a) for a in range(data.ndim)))
+
+
 def dense_site(eqn: Any, use: DenseUse, finish: Finish, joint: bool) -> Callable[..., Array]:
     """`(data, weight, ticket) -> product`, whose ticket receives `finish(gradient)`."""
 
@@ -119,8 +143,8 @@ def dense_site(eqn: Any, use: DenseUse, finish: Finish, joint: bool) -> Callable
 
     def backward(saved: Any, cotangent: Array) -> tuple[Array, None, Any]:
         data, weight = saved
-        (back,) = jax.linear_transpose(lambda d: product(d, weight), data)(cotangent)
         left, right = _factors(eqn, use, data, cotangent)
+        back = _data_cotangent(eqn, use, data, weight, right)
         return back, None, finish(dense_container(use, gather(left), gather(right), joint))
 
     site.defvjp(forward, backward)

@@ -14,6 +14,7 @@ from fishjax.capture.factored import Embedding, Gradient, Materialised, Outer, S
 from fishjax.capture.forms import Form, choose_forms
 from fishjax.capture.plan import DenseUse, EmbeddingUse, TapUse
 from fishjax.capture.sites import AXIS, dense_container, embedding_container
+from fishjax.capture.squeeze import squeezed_program
 from fishjax.trees import flatten_with_paths, leading_size, take_example
 from fishjax.types import Batch, LogProbFn, Params
 
@@ -36,7 +37,9 @@ class Trace:
             tree = jax.tree.unflatten(self.treedef, inputs[: len(self.leaves)])
             return _scalar(fn(tree, take_example(inputs[-1])))
 
-        closed = jax.make_jaxpr(single)(*self.leaves, example)
+        original = jax.make_jaxpr(single)(*self.leaves, example)
+        inputs = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in original.jaxpr.invars]
+        closed = jax.make_jaxpr(squeezed_program(original.jaxpr, list(original.consts)))(*inputs)
         num_example_leaves = len(jax.tree.leaves(example))
         owners = [*range(len(self.leaves)), *[None] * num_example_leaves]
         self.analysis: Analysis = analyse(closed.jaxpr, list(closed.consts), owners)

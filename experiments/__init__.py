@@ -1,0 +1,1 @@
+"""Scripts that reproduce every published number; see README.md here."""
