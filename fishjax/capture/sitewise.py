@@ -27,7 +27,8 @@ class Trace:
     """A program with its analysis: what both the report and the engine start from."""
 
     def __init__(self, fn: LogProbFn, params: Params, batch: Batch):
-        self.paths, self.leaves, self.treedef = flatten_with_paths(params)
+        self.paths, leaves, self.treedef = flatten_with_paths(params)
+        self.leaves = [leaf if hasattr(leaf, "dtype") else jnp.asarray(leaf) for leaf in leaves]
         self.num_examples = leading_size(batch)
         example = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(jnp.shape(x)[1:], jnp.result_type(x)), batch

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+
 from fishjax.capture.adapter import (
     CALL_PRIMITIVES,
     REMAT_PRIMITIVES,

@@ -13,7 +13,6 @@ from fishjax.trees import flatten_with_paths
 
 from .cases import CASES, N
 
-
 SOME = [
     *("decoder_remat", "tied_one_hot", "tied_chunked_cross_entropy", "scan_in_scan"),
     *("shared_layers_many_rows", "stacked_and_direct", "lora_both_ways", "mixture_of_experts"),
