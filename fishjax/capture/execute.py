@@ -96,10 +96,9 @@ class Runner:
             return self.do_plain(eqn, action, ins, tickets)
         joint = self.form(use) == "factors"
         finish = (lambda gradient: gradient) if joint else self.finish
-        site = dense_site if isinstance(use, DenseUse) else embedding_site
-        return [
-            Value(site(eqn, use, finish, joint)(data.primal, weight.primal, tickets[use.index]))
-        ]
+        build: Any = dense_site if isinstance(use, DenseUse) else embedding_site
+        site = build(eqn, use, finish, joint)
+        return [Value(site(data.primal, weight.primal, tickets[use.index]))]
 
     def do_call(self, eqn: Any, action: Any, ins: list[Value], tickets: Any) -> list[Value]:
         """Inlines a `jit`."""
@@ -142,7 +141,8 @@ class Runner:
 
 def _push_shadows(eqn: Any, ins: list[Value], outs: list[Any]) -> list[Array | None]:
     """The derivative of one equation applied to its inputs' shadows, in the shadow's dtype."""
-    moving = [i for i, v in enumerate(ins) if v.shadow is not None]
+    shadowed = {i: v.shadow for i, v in enumerate(ins) if v.shadow is not None}
+    moving = list(shadowed)
     if eqn.primitive.name == "convert_element_type":
         floating = jnp.issubdtype(outs[0].dtype, jnp.floating)
         return [ins[0].shadow if floating else None]
@@ -154,7 +154,7 @@ def _push_shadows(eqn: Any, ins: list[Value], outs: list[Any]) -> list[Array | N
             full[i] = value
         return bind(eqn, *full)
 
-    tangents = [ins[i].shadow.astype(p.dtype) for i, p in zip(moving, primals, strict=True)]
+    tangents = [shadowed[i].astype(p.dtype) for i, p in zip(moving, primals, strict=True)]
     _, pushed = jax.jvp(function, primals, tangents)
     return [
         t.astype(accumulator(t.dtype)) if jnp.issubdtype(o.dtype, jnp.floating) else None

@@ -10,7 +10,7 @@ All arrays have the example axis N first. Containers are pytrees.
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,7 @@ from jax import Array
 
 __all__ = ["Embedding", "Gradient", "Materialised", "Outer", "Sum", "accumulator"]
 
+_Container = TypeVar("_Container")
 Leaf = Any  # an array, or its shape while a program is only being traced
 
 _HIGHEST = jax.lax.Precision.HIGHEST
@@ -28,9 +29,10 @@ def accumulator(dtype: Any) -> Any:
     return jnp.promote_types(dtype, jnp.float32)
 
 
-def _container(cls: type) -> type:
-    static = [f.name for f in dataclasses.fields(cls) if f.metadata.get("static")]
-    data = [f.name for f in dataclasses.fields(cls) if not f.metadata.get("static")]
+def _container(cls: type[_Container]) -> type[_Container]:
+    fields: Any = dataclasses.fields(cls)  # type: ignore[arg-type]
+    static = [f.name for f in fields if f.metadata.get("static")]
+    data = [f.name for f in fields if not f.metadata.get("static")]
     return jax.tree_util.register_dataclass(cls, data, static)
 
 

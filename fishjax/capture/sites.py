@@ -82,8 +82,10 @@ def dense_container(use: DenseUse, left: Array, right: Array, joint: bool) -> Ou
     axes = factor_axes(use)
     assert axes is not None
     blocks, first, second = axes
+    named = use.view.axes
+    assert named is not None
     contracted = tuple(
-        a for a in (use.view.axes[c] for c in use.contracting) if use.view.root_shape[a] != 1
+        a for a in (named[c] for c in use.contracting) if a >= 0 and use.view.root_shape[a] != 1
     )
     if contracted != first:
         left, right = right, left

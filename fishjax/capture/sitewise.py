@@ -183,14 +183,13 @@ def _conclude(program: Trace, leaf: int, statistic: Statistic, collected: Any, s
         )
         return jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(statistic, zero))
     if form.kind == "accumulate":
-        lead = form.layers
-        moved = jnp.moveaxis(shadows[leaf], 0, lead)
-        function: Any = lambda gradient: statistic(Materialised(gradient))  # noqa: E731
-        for _ in range(lead):
-            function = jax.vmap(function)
-        return function(moved)
-    parts = tuple(_merge_steps(collected[u.index], u) for u in form.uses)
-    function = lambda *parts: statistic(Sum(parts) if len(parts) > 1 else parts[0])  # noqa: E731
+        parts: Any = (Materialised(jnp.moveaxis(shadows[leaf], 0, form.layers)),)
+    else:
+        parts = tuple(_merge_steps(collected[u.index], u) for u in form.uses)
+
+    def function(*parts: Any) -> Any:
+        return statistic(parts[0] if len(parts) == 1 else Sum(parts))
+
     for _ in range(form.layers):
         function = jax.vmap(function)
     return function(*parts)

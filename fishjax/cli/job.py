@@ -67,7 +67,9 @@ def prepare_job(settings: Settings) -> Job:
         task = load_task(
             settings.task, settings.data, seed=settings.seed, limit=settings.limit
         )  # before the model: a bad question file is found in milliseconds
-        model = load(settings.model, dtype=settings.dtype)
+        # remat: at scoring's lengths an attention matrix costs more to store and read back than
+        # to compute again, in time and in memory
+        model = load(settings.model, dtype=settings.dtype, remat=True)
         encoded = encode_questions(
             task.questions, model.tokenizer, model.config.context_length, model.adds_bos
         )

@@ -75,8 +75,9 @@ def _factored(a: Any, b: Any, groups: int) -> Array:
             left = jnp.take_along_axis(left_a, ids, axis=-1)
             right_b = b.right.reshape(groups, 1, -1, b.right.shape[-1])
     else:
-        ids_a, ids_b = (x.indices.reshape(groups, 1, -1) for x in (a, b))
-        right_a, right_b = (x.right.reshape(groups, 1, -1, x.right.shape[-1]) for x in (a, b))
+        both: tuple[Any, Any] = (a, b)
+        ids_a, ids_b = (x.indices.reshape(groups, 1, -1) for x in both)
+        right_a, right_b = (x.right.reshape(groups, 1, -1, x.right.shape[-1]) for x in both)
         left = (ids_a[..., :, None] == ids_b[..., None, :]).astype(accumulator(a.right.dtype))
     right = _einsum("gbrj,gbsj->gbrs", right_a, right_b)
     return _reduce(left * right, n, m)
