@@ -23,7 +23,7 @@ from fishjax.capture.plan import (
     TapUse,
     Use,
 )
-from fishjax.capture.rules import elementwise_label, product_use
+from fishjax.capture.rules import elementwise_label, gated_operand, product_use
 
 __all__ = ["Analysis", "analyse"]
 
@@ -64,6 +64,7 @@ def analyse(jaxpr: Any, consts: list[Any], num_leaves: int, selected: list[bool]
 @dataclasses.dataclass(eq=False)
 class _Walker:
     uses: list[Use]
+    producers: dict[Any, Any] = dataclasses.field(default_factory=dict)
 
     def add(self, make: Any) -> Any:
         """Registers the use that `make(index)` builds."""
@@ -101,6 +102,7 @@ class _Walker:
             action, outs = self.equation(eqn, ins, scopes)
             actions.append(action)
             env.update(zip(eqn.outvars, outs, strict=True))
+            self.producers.update((var, eqn) for var in eqn.outvars)
         out_kinds = [CONSTANT if is_literal(a) else env[a] for a in jaxpr.outvars]
         plan = Plan(jaxpr, consts, actions, out_kinds)
         if everything_data:
@@ -136,6 +138,9 @@ class _Walker:
             return self.scan(eqn, ins, scopes)
         if name == "cond":
             return self.cond(eqn, ins, scopes)
+        gated = gated_operand(eqn, ins, self.producers)
+        if gated is not None:
+            return Action("gate", use=gated), [ins[gated]]
         return self.meeting(eqn, ins, scopes)
 
     def static(self, eqn: Any, ins: list[Any]) -> tuple[Action, list[Any]]:
@@ -171,6 +176,9 @@ class _Walker:
             self.walk(jaxpr, consts, ins[1:], scopes, everything_data=True)
             for jaxpr, consts in branches(eqn)
         )
+        if ins[0] == DATA:
+            data = tuple(i for i, k in enumerate(ins[1:]) if k == DATA)
+            return Action("select", use=data, branches=plans), [DATA] * len(eqn.outvars)
         return Action("cond", branches=plans), [DATA] * len(eqn.outvars)
 
     def scan(self, eqn: Any, ins: list[Any], scopes: Scopes) -> tuple[Action, list[Any]]:
@@ -196,7 +204,9 @@ class _Walker:
         inside = (*scopes, ("steps", parts.length))
         while True:
             kinds = [*inner[0], *carry, *inner[1]]
-            draft = _Walker([]).walk(body, parts.body.consts, kinds, inside, True)
+            draft = _Walker([], dict(self.producers)).walk(
+                body, parts.body.consts, kinds, inside, True
+            )
             settled = [
                 DATA if DATA in (a, b) else a
                 for a, b in zip(carry, draft.out_kinds[:nk], strict=True)
