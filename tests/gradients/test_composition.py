@@ -159,6 +159,42 @@ def test_a_branch_not_taken_gives_no_gradient(how):
     np.testing.assert_allclose(norms.total, expected.total, rtol=1e-5)
 
 
+def halvings(w, x):
+    """A loop of unknown length that depends on a parameter."""
+    return lax.while_loop(lambda v: jnp.abs(v).max() > 0.1, lambda v: v * w / 2, x)
+
+
+def test_a_loop_of_unknown_length_is_refused_by_path_and_primitive():
+    params = dict(loop=dict(w=jnp.array(0.9)), v=jnp.array(2.0))
+    x = jnp.arange(1.0, 4.0)
+    through = lambda p, x: jax.vmap(lambda r: p["v"] * halvings(p["loop"]["w"], r))(x)  # noqa: E731
+    with pytest.raises(ValueError, match=r"'loop/w' passes through `while`"):
+        jax.jit(gradients.squared_norms(through))(params, x)
+    _, norms = jax.jit(gradients.squared_norms(through, parameters="v"))(params, x)
+    _, expected = dense_squared_norms(lambda v, x: through({**params, "v": v}, x))(params["v"], x)
+    np.testing.assert_allclose(norms.total, expected.total, rtol=1e-6)
+
+
+def test_a_loop_whose_gradient_is_stopped_is_accepted():
+    params = dict(w=jnp.array(0.9), v=jnp.array(2.0))
+    x = jnp.arange(1.0, 4.0)
+
+    def fn(p, x):
+        return jax.vmap(lambda r: p["v"] * p["w"] * lax.stop_gradient(halvings(p["w"], r)))(x)
+
+    _, norms = jax.jit(gradients.squared_norms(fn))(params, x)
+    _, expected = dense_squared_norms(fn)(params, x)
+    np.testing.assert_allclose(norms.total, expected.total, rtol=1e-6)
+
+
+def test_uses_that_only_feed_auxiliary_outputs_are_not_uses():
+    params = dict(w=jnp.ones((3, 3)), probe=jnp.ones((3, 2)))
+    fn = lambda p, x: ((x @ p["w"]).sum(1), x @ p["w"] @ p["probe"])  # noqa: E731
+    coverage = capture.uses(fn, params, jnp.ones((4, 3)), has_aux=True)
+    assert coverage["w"].kinds == ("dense",)
+    assert coverage["probe"].form == "unused"
+
+
 def test_no_global_state(problem):
     params, x = problem
     before = dict(jax.config.values), dict(os.environ), logging.root.level
