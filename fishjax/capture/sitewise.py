@@ -12,6 +12,7 @@ from fishjax.capture.analysis import Analysis, analyse
 from fishjax.capture.execute import Runner, Value
 from fishjax.capture.factored import Embedding, Gradient, Materialised, Outer, Sum, accumulator
 from fishjax.capture.forms import Form, choose_forms
+from fishjax.capture.placement import example_mesh_axes
 from fishjax.capture.plan import DenseUse, EmbeddingUse, TapUse
 from fishjax.capture.sites import AXIS, dense_container, embedding_container
 from fishjax.capture.squeeze import squeezed_program
@@ -39,6 +40,7 @@ class Trace:
             return _scalar(fn(tree, take_example(inputs[-1])))
 
         original = jax.make_jaxpr(single)(*self.leaves, example)
+        self.example_axes = example_mesh_axes(original.jaxpr)
         inputs = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in original.jaxpr.invars]
         closed = jax.make_jaxpr(squeezed_program(original.jaxpr, list(original.consts)))(*inputs)
         num_example_leaves = len(jax.tree.leaves(example))
@@ -127,7 +129,9 @@ def _execute(program: Trace, statistic: Statistic, batch: Batch) -> tuple[Array,
         output, pull = jax.vjp(forward, tickets, shadows)
         return output, *pull(jnp.ones_like(output))
 
-    return jax.vmap(per_example, out_axes=(0, None, 0), axis_name=AXIS)(batch)
+    spread = program.example_axes or None
+    mapped = jax.vmap(per_example, out_axes=(0, None, 0), axis_name=AXIS, spmd_axis_name=spread)
+    return mapped(batch)
 
 
 def _tickets(program: Trace, statistic: Statistic) -> dict[int, Any]:

@@ -1,12 +1,14 @@
 """Inner products of per-example gradients: within groups, between data sets, between outputs."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from fishjax.capture import Embedding, Gradient, Materialised, Outer, Sum, sitewise
+from fishjax.capture.explicit import on_auto_axes
 from fishjax.gradients.norms import total_over_parameters
 from fishjax.gradients.pairwise import pairwise
 from fishjax.gradients.results import Gram
@@ -36,15 +38,19 @@ def grouped_gram(
 
     def run(params: Params, groups: Batch, mask: Array) -> tuple[Array, Gram]:
         q, k = mask.shape
-        rows = jax.tree.map(lambda leaf: _merge(leaf, (q, k)), groups)
 
         def statistic(gradient: Gradient) -> Array:
             return pairwise(gradient, gradient, q)
 
-        outputs, grams = sitewise(fn, statistic)(params, rows)
-        pair = mask[:, :, None] & mask[:, None, :]
-        grams = {path: jnp.where(pair, gram, 0.0) for path, gram in grams.items()}
-        return outputs.reshape(q, k), Gram(total_over_parameters(grams, 3), grams)
+        def body(fn: LogProbFn, params: Params, groups: Batch, mask: Array) -> Any:
+            rows = jax.tree.map(lambda leaf: _merge(leaf, (q, k)), groups)
+            outputs, grams = sitewise(fn, statistic)(params, rows)
+            pair = mask[:, :, None] & mask[:, None, :]
+            grams = {path: jnp.where(pair, gram, 0.0) for path, gram in grams.items()}
+            gram = Gram(total_over_parameters(grams, 3), grams)
+            return (outputs.reshape(q, k), gram), (0, jax.tree.map(lambda x: x.ndim - 3, gram))
+
+        return on_auto_axes(body, fn, params, groups, mask)
 
     return run
 
@@ -76,9 +82,12 @@ def inner_products(fn: LogProbFn) -> Callable[[Params, Batch, Batch], Float[Arra
     """
 
     def run(params: Params, batch_a: Batch, batch_b: Batch) -> Array:
-        _, a = sitewise(fn, _flat_factors)(params, batch_a)
-        _, b = sitewise(fn, _flat_factors)(params, batch_b)
-        return total_over_parameters({path: _kernel(a[path], b[path]) for path in a}, 2)
+        def body(fn: LogProbFn, params: Params, batch_a: Batch, batch_b: Batch) -> Any:
+            _, a = sitewise(fn, _flat_factors)(params, batch_a)
+            _, b = sitewise(fn, _flat_factors)(params, batch_b)
+            return total_over_parameters({path: _kernel(a[path], b[path]) for path in a}, 2), 0
+
+        return on_auto_axes(body, fn, params, batch_a, batch_b)
 
     return run
 
@@ -127,7 +136,9 @@ def jacobian_gram(
 
     def output(params: Params, row: tuple[Inputs, Array]) -> Array:
         inputs, k = row
-        return jnp.take_along_axis(apply_fn(params, inputs), k[:, None], axis=1)[:, 0]
+        outputs = apply_fn(params, inputs)
+        wanted = jnp.arange(outputs.shape[1]) == k[:, None]
+        return jnp.sum(jnp.where(wanted, outputs, 0), axis=1)
 
     def run(params: Params, inputs: Inputs) -> tuple[Array, Array]:
         shape = jax.eval_shape(apply_fn, params, inputs).shape

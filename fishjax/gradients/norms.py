@@ -1,11 +1,14 @@
 """Squared norms of per-example gradients."""
 
 from collections.abc import Callable
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from fishjax.capture import Gradient, sitewise
+from fishjax.capture.explicit import on_auto_axes
 from fishjax.gradients.pairwise import pairwise
 from fishjax.gradients.results import SquaredNorms
 from fishjax.types import Batch, LogProbFn, Params
@@ -49,8 +52,12 @@ def squared_norms(
         return jnp.maximum(norms, 0.0)
 
     def run(params: Params, batch: Batch) -> tuple[Array, SquaredNorms]:
-        outputs, norms = sitewise(fn, statistic)(params, batch)
-        return outputs, SquaredNorms(total_over_parameters(norms, 1), norms)
+        def body(fn: LogProbFn, params: Params, batch: Batch) -> Any:
+            outputs, norms = sitewise(fn, statistic)(params, batch)
+            results = outputs, SquaredNorms(total_over_parameters(norms, 1), norms)
+            return results, jax.tree.map(lambda x: x.ndim - 1, results)
+
+        return on_auto_axes(body, fn, params, batch)
 
     return run
 
