@@ -15,6 +15,7 @@ __all__ = [
     "REMAT_PRIMITIVES",
     "ScanParts",
     "bind",
+    "branches",
     "called_jaxpr",
     "is_literal",
     "remat_arguments",
@@ -50,6 +51,11 @@ def bind(eqn: Any, *values: Any) -> list[Any]:
         values = (*functions, *values)
     out = eqn.primitive.bind(*values, **params)
     return list(out) if eqn.primitive.multiple_results else [out]
+
+
+def branches(eqn: Any) -> list[tuple[Any, list[Any]]]:
+    """The (open jaxpr, constants) of every branch of a `cond`."""
+    return [(branch.jaxpr, list(branch.consts)) for branch in eqn.params["branches"]]
 
 
 def called_jaxpr(eqn: Any) -> tuple[Any, list[Any]]:

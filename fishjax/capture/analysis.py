@@ -9,6 +9,7 @@ from fishjax.capture import layout
 from fishjax.capture.adapter import (
     CALL_PRIMITIVES,
     REMAT_PRIMITIVES,
+    branches,
     called_jaxpr,
     is_literal,
     scan_parts,
@@ -37,25 +38,26 @@ class Analysis:
     uses: list[Use]
 
 
-def analyse(jaxpr: Any, consts: list[Any], leaf_of_input: list[int | None]) -> Analysis:
+def analyse(jaxpr: Any, consts: list[Any], num_leaves: int, selected: list[bool]) -> Analysis:
     """Plans a single-example function.
 
     Args:
-      jaxpr: open jaxpr of the function; one scalar output first.
+      jaxpr: open jaxpr of the function: the parameter leaves come first among its inputs; of its
+        outputs only the first is differentiated.
       consts: its constants.
-      leaf_of_input: for every input the index of the parameter leaf it is, None for the example.
+      num_leaves: how many parameter leaves there are.
+      selected: which of them are wanted; the others are constants.
     """
     walker = _Walker([])
-    kinds = []
-    for var, leaf in zip(jaxpr.invars, leaf_of_input, strict=True):
-        if leaf is None:
-            kinds.append(DATA)
-        elif jnp.issubdtype(var.aval.dtype, jnp.floating):
-            kinds.append(Static(frozenset([leaf]), layout.root_view(leaf, var.aval)))
-        else:
-            kinds.append(CONSTANT)
+    kinds: list[Any] = [
+        Static(frozenset([leaf]), layout.root_view(leaf, var.aval))
+        if selected[leaf] and jnp.issubdtype(var.aval.dtype, jnp.floating)
+        else CONSTANT
+        for leaf, var in enumerate(jaxpr.invars[:num_leaves])
+    ]
+    kinds += [DATA] * (len(jaxpr.invars) - num_leaves)
     plan = walker.walk(jaxpr, consts, kinds, (), everything_data=False)
-    walker.tap_outputs(plan, ())
+    walker.tap_outputs(plan, (), 1)
     return Analysis(plan, walker.uses)
 
 
@@ -106,9 +108,9 @@ class _Walker:
         plan.use_indices = list(range(first, len(self.uses)))
         return plan
 
-    def tap_outputs(self, plan: Plan, scopes: Scopes) -> None:
-        """Turns static outputs into data, so that nothing leaves the program untracked."""
-        for i, kind in enumerate(plan.out_kinds):
+    def tap_outputs(self, plan: Plan, scopes: Scopes, count: int | None = None) -> None:
+        """Turns (the first `count`) static outputs into data: nothing leaves untracked."""
+        for i, kind in enumerate(plan.out_kinds[:count]):
             if isinstance(kind, Static):
                 aval = plan.jaxpr.outvars[i].aval
                 plan.out_taps[i] = self.tap(kind, aval, "direct output", scopes, False)
@@ -132,6 +134,8 @@ class _Walker:
             return Action("remat", plan=plan), [DATA] * len(eqn.outvars)
         if name == "scan":
             return self.scan(eqn, ins, scopes)
+        if name == "cond":
+            return self.cond(eqn, ins, scopes)
         return self.meeting(eqn, ins, scopes)
 
     def static(self, eqn: Any, ins: list[Any]) -> tuple[Action, list[Any]]:
@@ -160,6 +164,14 @@ class _Walker:
                 aval = eqn.invars[i].aval
                 action.taps[i] = self.tap(kind, aval, label, scopes, fallback)
         return action, outs
+
+    def cond(self, eqn: Any, ins: list[Any], scopes: Scopes) -> tuple[Action, list[Any]]:
+        """Every branch is planned; a branch not taken contributes zero."""
+        plans = tuple(
+            self.walk(jaxpr, consts, ins[1:], scopes, everything_data=True)
+            for jaxpr, consts in branches(eqn)
+        )
+        return Action("cond", branches=plans), [DATA] * len(eqn.outvars)
 
     def scan(self, eqn: Any, ins: list[Any], scopes: Scopes) -> tuple[Action, list[Any]]:
         parts = scan_parts(eqn)

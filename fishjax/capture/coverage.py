@@ -9,11 +9,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from fishjax.capture.centring import is_centred
 from fishjax.capture.costs import Cost, gram_cost, materialised_cost, prefers_gram
-from fishjax.capture.factored import Materialised, Sum, accumulator
+from fishjax.capture.explicit import on_auto_axes
+from fishjax.capture.factored import Materialised, Outer, Sum, accumulator
 from fishjax.capture.forms import Form
 from fishjax.capture.plan import TapUse, Use
-from fishjax.capture.sitewise import Trace, abstract_gradient, trace
+from fishjax.capture.trace import Trace, abstract_gradient
+from fishjax.trees import Selection
 from fishjax.types import Batch, LogProbFn, Params
 
 __all__ = ["Coverage", "ParameterCoverage", "uses"]
@@ -30,7 +33,8 @@ class ParameterCoverage:
       shape: its shape.
       kinds: what it is used for, e.g. `("embedding", "dense")`; one entry per use in the program
         text, so a use inside a scan counts once.
-      form: `gram`, `materialised`, `accumulated`, `unused` or `not differentiable`.
+      form: `gram`, `centred gram`, `materialised`, `accumulated`, `unused`, `not selected` or `not
+        differentiable`.
       reason: why that form.
       flops: estimated floating-point operations of the squared-norm statistic.
       bytes: estimated memory of the statistic's buffers; layers of a scan reuse one buffer.
@@ -102,34 +106,49 @@ class Coverage:
         return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
-def uses(fn: LogProbFn, params: Params, batch: Batch) -> Coverage:
+def uses(
+    fn: LogProbFn,
+    params: Params,
+    batch: Batch,
+    *,
+    parameters: Selection = None,
+    has_aux: bool = False,
+) -> Coverage:
     """Reports where each parameter enters `fn`, and how its gradients are computed.
 
-    Traces `fn` abstractly; nothing is computed. Costs are those of `gradients.squared_norms`.
+    Traces `fn` abstractly. Given concrete arrays, `fn` is also run, to check that it does not mix
+    examples (`capture.verify`). Costs are those of `gradients.squared_norms`.
 
     Args:
       fn: `(params, batch) -> [N]`, never mixing examples.
       params: pytree of arrays or of `jax.ShapeDtypeStruct`.
       batch: likewise, example axis first.
+      parameters: which parameters, as in `fishjax.trees.select_paths`.
+      has_aux: whether `fn` returns `(values [N], aux)`.
 
     Returns:
       The report; `print` it.
 
     Raises:
       ValueError: `fn` does not return one number per example.
+      MixedExamplesError: `fn` mixes examples.
     """
-    program = trace(fn, params, batch)
-    rows = tuple(_parameter(program, leaf) for leaf in range(len(program.paths)))
-    return Coverage(rows, program.num_examples)
+
+    def run(fn: Any, _: Any, params: Params, batch: Batch) -> Coverage:
+        program = Trace(fn, params, batch, parameters=parameters, has_aux=has_aux)
+        rows = tuple(_parameter(program, leaf) for leaf in range(len(program.paths)))
+        return Coverage(rows, program.num_examples)
+
+    return on_auto_axes(run, fn, None)(params, batch)
 
 
 def _parameter(program: Trace, leaf: int) -> ParameterCoverage:
     value, form = program.leaves[leaf], program.forms[leaf]
     shape, dtype = tuple(jnp.shape(value)), jnp.result_type(value)
-    if not jnp.issubdtype(dtype, jnp.floating):
-        reason = f"dtype {dtype}"
+    if leaf not in program.reported:
+        name = "not differentiable" if program.selected[leaf] else "not selected"
         return ParameterCoverage(
-            program.paths[leaf], shape, (), "not differentiable", reason, 0.0, 0.0, False
+            program.paths[leaf], shape, (), name, f"dtype {dtype}", 0.0, 0.0, False
         )
     name, reason, cost = _statistic_form(program, form, shape)
     item = jnp.dtype(accumulator(dtype)).itemsize
@@ -167,8 +186,10 @@ def _statistic_form(program: Trace, form: Form, shape: tuple[int, ...]) -> tuple
         f"materialised {_engineering(dense.flops)}, {_engineering(dense.elements)}"
     )
     why = figures if len(parts) == 1 else f"{form.reason}; {figures}"
-    chosen = prefers_gram(gradient, gradient, n)
-    return ("gram", why, gram) if chosen else ("materialised", why, dense)
+    if not prefers_gram(gradient, gradient, n):
+        return "materialised", why, dense
+    centred = any(isinstance(p, Outer) and is_centred(p.dtype, p.right.shape[-2]) for p in parts)
+    return "centred gram" if centred else "gram", why, gram
 
 
 def _all_rows(part: Any, use: Use) -> Any:

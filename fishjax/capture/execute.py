@@ -15,8 +15,8 @@ from jax import Array
 from fishjax.capture.adapter import bind, is_literal, remat_arguments, scan_parts
 from fishjax.capture.factored import accumulator
 from fishjax.capture.forms import Form
-from fishjax.capture.plan import DenseUse, Plan, TapUse, Use
-from fishjax.capture.sites import dense_site, embedding_site, shadow_site, tap_site
+from fishjax.capture.plan import Plan, ProductUse, TapUse, Use
+from fishjax.capture.sites import Ride, Sites, shadow_site
 
 __all__ = ["Runner", "Value"]
 
@@ -28,24 +28,27 @@ class Value(NamedTuple):
     shadow: Array | None = None
 
 
+Rides = dict[int, Ride]  # what travels to every use, by its index
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Runner:
     """Executes a plan.
 
     Attributes:
       forms: one for every leaf.
-      finish: statistic applied at a use in local form.
+      sites: builds the operation at a use.
     """
 
     forms: list[Form]
-    finish: Any
+    sites: Sites
 
     def form(self, use: Use) -> str:
         """The form of the leaves behind a use."""
         kinds = {self.forms[leaf].kind for leaf in use.leaves}
         return kinds.pop() if len(kinds) == 1 else "accumulate"
 
-    def run(self, plan: Plan, values: list[Value], tickets: dict[int, Any]) -> list[Value]:
+    def run(self, plan: Plan, values: list[Value], rides: Rides) -> list[Value]:
         """Evaluates the plan's jaxpr."""
         jaxpr = plan.jaxpr
         env: dict[Any, Value] = dict(zip(jaxpr.invars, values, strict=True))
@@ -57,57 +60,55 @@ class Runner:
         for eqn, action in zip(jaxpr.eqns, plan.actions, strict=True):
             ins = [read(a) for a in eqn.invars]
             for i, use in action.taps.items():
-                ins[i] = self.tapped(use, ins[i], tickets)
-            outs = getattr(self, f"do_{action.kind}")(eqn, action, ins, tickets)
+                ins[i] = self.tapped(use, ins[i], rides)
+            outs = getattr(self, f"do_{action.kind}")(eqn, action, ins, rides)
             env.update(zip(eqn.outvars, outs, strict=True))
         outs = [read(a) for a in jaxpr.outvars]
         for i, use in plan.out_taps.items():
-            outs[i] = self.tapped(use, outs[i], tickets)
+            outs[i] = self.tapped(use, outs[i], rides)
         return outs
 
-    def tapped(self, use: TapUse, value: Value, tickets: dict[int, Any]) -> Value:
+    def tapped(self, use: TapUse, value: Value, rides: Rides) -> Value:
         """Turns a static value into data."""
         if value.shadow is not None:
             return Value(shadow_site(value.primal, value.shadow))
-        return Value(tap_site(use, self.finish)(value.primal, tickets[use.index]))
+        return Value(self.sites.tap(use)(value.primal, rides[use.index]))
 
-    def do_plain(self, eqn: Any, action: Any, ins: list[Value], tickets: Any) -> list[Value]:
+    def do_plain(self, eqn: Any, action: Any, ins: list[Value], rides: Rides) -> list[Value]:
         """Data or constants only."""
-        del action, tickets
+        del action, rides
         return [Value(out) for out in bind(eqn, *(v.primal for v in ins))]
 
-    def do_static(self, eqn: Any, action: Any, ins: list[Value], tickets: Any) -> list[Value]:
+    def do_static(self, eqn: Any, action: Any, ins: list[Value], rides: Rides) -> list[Value]:
         """A function of parameters; shadows go through its derivative."""
-        del action, tickets
+        del action, rides
         outs = bind(eqn, *(v.primal for v in ins))
         if all(v.shadow is None for v in ins):
             return [Value(out) for out in outs]
         shadows = _push_shadows(eqn, ins, outs)
         return [Value(out, shadow) for out, shadow in zip(outs, shadows, strict=True)]
 
-    def do_use(self, eqn: Any, action: Any, ins: list[Value], tickets: Any) -> list[Value]:
-        """A dense product or an embedding."""
+    def do_use(self, eqn: Any, action: Any, ins: list[Value], rides: Rides) -> list[Value]:
+        """A product, a convolution or an embedding."""
         use = action.use
-        operand = use.operand if isinstance(use, DenseUse) else 0
+        operand = use.operand if isinstance(use, ProductUse) else 0
         weight, data = ins[operand], ins[1 - operand]
         if weight.shadow is not None:
             ins = list(ins)
             ins[operand] = Value(shadow_site(weight.primal, weight.shadow))
-            return self.do_plain(eqn, action, ins, tickets)
-        joint = self.form(use) == "factors"
-        finish = (lambda gradient: gradient) if joint else self.finish
-        build: Any = dense_site if isinstance(use, DenseUse) else embedding_site
-        site = build(eqn, use, finish, joint)
-        return [Value(site(data.primal, weight.primal, tickets[use.index]))]
+            return self.do_plain(eqn, action, ins, rides)
+        build: Any = self.sites.product if isinstance(use, ProductUse) else self.sites.embedding
+        site = build(eqn, use, self.form(use) == "factors")
+        return [Value(site(data.primal, weight.primal, rides[use.index]))]
 
-    def do_call(self, eqn: Any, action: Any, ins: list[Value], tickets: Any) -> list[Value]:
+    def do_call(self, eqn: Any, action: Any, ins: list[Value], rides: Rides) -> list[Value]:
         """Inlines a `jit`."""
         del eqn
-        return self.run(action.plan, ins, tickets)
+        return self.run(action.plan, ins, rides)
 
-    def do_remat(self, eqn: Any, action: Any, ins: list[Value], tickets: Any) -> list[Value]:
+    def do_remat(self, eqn: Any, action: Any, ins: list[Value], rides: Rides) -> list[Value]:
         """Rebuilds a rematerialised block around the sites inside it."""
-        inside = {i: tickets[i] for i in action.plan.use_indices if i in tickets}
+        inside = {i: rides[i] for i in action.plan.use_indices if i in rides}
 
         def block(values: list[Value], inside: dict[int, Any]) -> list[Any]:
             return [v.primal for v in self.run(action.plan, values, inside)]
@@ -115,12 +116,29 @@ class Runner:
         outs = jax.checkpoint(block, **remat_arguments(eqn))(ins, inside)
         return [Value(out) for out in outs]
 
-    def do_scan(self, eqn: Any, action: Any, ins: list[Value], tickets: Any) -> list[Value]:
-        """Rebuilds a scan; shadows of slices and tickets ride along as its `xs`."""
+    def do_cond(self, eqn: Any, action: Any, ins: list[Value], rides: Rides) -> list[Value]:
+        """Rebuilds a `cond` or `switch` around the sites inside its branches."""
+        del eqn
+        index, *operands = ins
+
+        def branch(plan: Plan) -> Any:
+            used = {i: rides[i] for i in plan.use_indices if i in rides}
+            return lambda values, inside: [
+                v.primal for v in self.run(plan, values, {i: inside[i] for i in used})
+            ]
+
+        indices = {i for plan in action.branches for i in plan.use_indices}
+        inside = {i: rides[i] for i in sorted(indices) if i in rides}
+        functions = [branch(plan) for plan in action.branches]
+        outs = jax.lax.switch(index.primal, functions, operands, inside)
+        return [Value(out) for out in outs]
+
+    def do_scan(self, eqn: Any, action: Any, ins: list[Value], rides: Rides) -> list[Value]:
+        """Rebuilds a scan; shadows of slices and rides go along as its `xs`."""
         parts = scan_parts(eqn)
         nc, nk = parts.num_consts, parts.num_carry
         consts, init, xs = ins[:nc], ins[nc : nc + nk], ins[nc + nk :]
-        inside = {i: tickets[i] for i in action.plan.use_indices if i in tickets}
+        inside = {i: rides[i] for i in action.plan.use_indices if i in rides}
 
         def body(carry: list[Any], slices: Any) -> tuple[list[Any], list[Any]]:
             values, inner = slices

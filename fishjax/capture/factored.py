@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-__all__ = ["Embedding", "Gradient", "Materialised", "Outer", "Sum", "accumulator"]
+__all__ = ["Embedding", "Gradient", "Materialised", "Outer", "Sum", "accumulator", "each"]
 
 _Container = TypeVar("_Container")
 Leaf = Any  # an array, or its shape while a program is only being traced
@@ -27,6 +27,11 @@ _HIGHEST = jax.lax.Precision.HIGHEST
 def accumulator(dtype: Any) -> Any:
     """The dtype statistics are accumulated in: float32, or float64 for float64 models."""
     return jnp.promote_types(dtype, jnp.float32)
+
+
+def each(shared: Array, n: int) -> Array:
+    """Rows shared by several outputs of an example, written out: `[N / K, ...]` to `[N, ...]`."""
+    return shared if shared.shape[0] == n else jnp.repeat(shared, n // shared.shape[0], axis=0)
 
 
 def _container(cls: type[_Container]) -> type[_Container]:
@@ -56,6 +61,10 @@ class Materialised:
         """`[N, *shape]`."""
         return self.gradient
 
+    def weighted_sum(self, weights: Array) -> Array:
+        """`sum_n weights[n] gradient[n]`, `[*shape]`."""
+        return jnp.tensordot(weights, self.gradient, axes=1, precision=_HIGHEST)
+
 
 @_container
 @dataclasses.dataclass(frozen=True)
@@ -63,11 +72,14 @@ class Outer:
     """`gradient[n, b, i, j] = sum_r left[n, b, r, i] right[n, b, r, j]`.
 
     Attributes:
-      left: `[N, B, R, I]`.
-      right: `[N, B, R, J]`. B counts independent blocks (heads, experts), R rows (tokens).
+      left: `[N, B, R, I]`. B counts independent blocks (heads, experts), R rows (tokens).
+      right: `[N, B, R, J]`. One of the two comes from the data, the other from the cotangent. For
+        K outputs per example the data's has only N / K rows, each shared by K consecutive ones.
       dims: sizes of the parameter's axes in block, left, right order.
       permutation: takes axes in that order to the order of the operand's axes.
       restore: takes `[N, *operand shape]` to `[N, *parameter shape]`, None where they agree.
+      axes: (block, left, right) axes of the parameter, without those of length one; None where
+        the parameter enters in another shape.
     """
 
     left: Leaf
@@ -77,22 +89,49 @@ class Outer:
     restore: Callable[[Array], Array] | None = dataclasses.field(
         default=None, metadata={"static": True}
     )
+    axes: tuple[tuple[int, ...], ...] | None = dataclasses.field(
+        default=None, metadata={"static": True}
+    )
 
     @property
     def num_examples(self) -> int:
         """N."""
-        return self.left.shape[0]
+        return max(self.left.shape[0], self.right.shape[0])
+
+    @property
+    def dtype(self) -> Any:
+        """The coarser factors' common dtype."""
+        return jnp.promote_types(self.left.dtype, self.right.dtype)
 
     def materialise(self) -> Array:
         """`[N, *shape]`, accumulated in float32 or float64."""
+        left, right = self.left, self.right
+        shared = min(left.shape[0], right.shape[0])
+        spec = "nkbri,nbrj->nkbij" if shared < left.shape[0] else "nbri,nkbrj->nkbij"
+        if shared < left.shape[0]:
+            left = left.reshape(shared, -1, *left.shape[1:])
+        else:
+            right = right.reshape(shared, -1, *right.shape[1:])
+        dtype = accumulator(self.dtype)
+        dense = jnp.einsum(spec, left, right, precision=_HIGHEST, preferred_element_type=dtype)
+        return self.shaped(dense.reshape(-1, *self.dims))
+
+    def weighted_sum(self, weights: Array) -> Array:
+        """`sum_n weights[n] gradient[n]` as one product, `[*shape]`."""
+        left = each(self.left, self.num_examples)
+        dtype = accumulator(self.dtype)
         dense = jnp.einsum(
-            "nbri,nbrj->nbij",
-            self.left,
-            self.right,
+            "nbri,nbrj->bij",
+            left,
+            each(self.right, self.num_examples).astype(dtype)
+            * weights.astype(dtype)[:, None, None, None],
             precision=_HIGHEST,
-            preferred_element_type=accumulator(self.right.dtype),
+            preferred_element_type=dtype,
         )
-        dense = dense.reshape(dense.shape[0], *self.dims)
+        return self.shaped(dense.reshape(1, *self.dims))[0]
+
+    def shaped(self, dense: Array) -> Array:
+        """From `[N, *dims]` to `[N, *shape]`."""
         dense = jnp.transpose(dense, (0, *(1 + p for p in self.permutation)))
         return dense if self.restore is None else self.restore(dense)
 
@@ -103,7 +142,8 @@ class Embedding:
     """`gradient[n, v] = sum_r 1[ids[n, r] = v] right[n, r]`; ids outside `[0, V)` add nothing.
 
     Attributes:
-      ids: `[N, R]`, floating so that it can travel through a cotangent; exact below 2**24.
+      ids: `[N, R]`, floating so that it can travel through a cotangent; exact below 2**24. For K
+        outputs per example it has a K-th of the rows of `right`, as in `Outer`.
       right: `[N, R, F]`.
       shape: the table's shape `(V, ...)` with F the product of the rest.
       restore: takes `[N, *table shape]` to `[N, *parameter shape]`, None where they agree.
@@ -123,8 +163,8 @@ class Embedding:
 
     @property
     def indices(self) -> Array:
-        """`[N, R]` integer row numbers."""
-        return self.ids.astype(jnp.int32)
+        """`[N, R]` integer row numbers, one row for each of `right`."""
+        return each(self.ids.astype(jnp.int32), self.num_examples)
 
     def materialise(self) -> Array:
         """`[N, *shape]`, accumulated in float32 or float64."""
@@ -133,6 +173,16 @@ class Embedding:
         scatter = jax.vmap(lambda i, g: zeros.at[i].add(g, mode="drop"))
         dense = scatter(self.indices, right).reshape(-1, *self.shape)
         return dense if self.restore is None else self.restore(dense)
+
+    def weighted_sum(self, weights: Array) -> Array:
+        """`sum_n weights[n] gradient[n]`, `[*shape]`."""
+        right = self.right.astype(accumulator(self.right.dtype)) * weights[:, None, None]
+        dense = jnp.zeros((self.shape[0], right.shape[-1]), right.dtype)
+        dense = dense.at[self.indices.reshape(-1)].add(
+            right.reshape(-1, right.shape[-1]), mode="drop"
+        )
+        dense = dense.reshape(1, *self.shape)
+        return (dense if self.restore is None else self.restore(dense))[0]
 
 
 @_container
@@ -150,6 +200,10 @@ class Sum:
     def materialise(self) -> Array:
         """`[N, *shape]`."""
         return functools.reduce(jnp.add, (part.materialise() for part in self.parts))
+
+    def weighted_sum(self, weights: Array) -> Array:
+        """`sum_n weights[n] gradient[n]`, `[*shape]`."""
+        return functools.reduce(jnp.add, (part.weighted_sum(weights) for part in self.parts))
 
 
 Gradient = Materialised | Outer | Embedding | Sum

@@ -11,9 +11,12 @@ import dataclasses
 import math
 from typing import Any
 
-from fishjax.capture.plan import DenseUse, EmbeddingUse, Use
+from fishjax.capture import convolution, dense
+from fishjax.capture.plan import ConvolutionUse, DenseUse, EmbeddingUse, ProductUse, Use
 
-__all__ = ["Form", "choose_forms", "factor_axes"]
+__all__ = ["Axes", "Form", "canonical_axes", "choose_forms", "factor_axes", "product_axes"]
+
+Axes = tuple[tuple[int, ...], ...]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -70,23 +73,29 @@ def _factor_size(use: Any) -> int:
     return steps * use.num_blocks * use.rows * (use.left_size + use.right_size)
 
 
-def factor_axes(use: Use) -> tuple[tuple[int, ...], ...] | None:
-    """(block, left, right) axes of the leaf, in a canonical orientation; None where unknown.
+def product_axes(use: ProductUse) -> Axes | None:
+    """(block, data, output) axes of the leaf, without those of length one; None where unknown."""
+    if isinstance(use, DenseUse):
+        return dense.leaf_axes(use)
+    return convolution.leaf_axes(use) if isinstance(use, ConvolutionUse) else None
 
-    Left is the group that holds the leaf's first axis, so that an embedding's gather (rows
-    left) and its transposed use as an output layer come out alike.
+
+def canonical_axes(axes: Axes) -> Axes:
+    """The same axes with the group that holds the leaf's first axis on the left.
+
+    So an embedding's gather (rows left) and its transposed use as an output layer come out alike.
     """
-    if use.view is None or use.view.axes is None:
-        return None
-    root = use.view.root_shape
+    blocks, first, second = axes
+    swapped = bool(second) and (not first or min(second) < min(first))
+    return (blocks, second, first) if swapped else axes
+
+
+def factor_axes(use: Use) -> Axes | None:
+    """The canonical axes of a factored use; None where they are unknown."""
     if isinstance(use, EmbeddingUse):
+        if use.view is None or use.view.axes is None:
+            return None
+        root = use.view.root_shape
         return (), (0,), tuple(a for a in range(1, len(root)) if root[a] != 1)
-    if not isinstance(use, DenseUse):
-        return None
-
-    def names(axes: tuple[int, ...]) -> tuple[int, ...]:
-        named = (use.view.axes[a] for a in axes)  # type: ignore[union-attr,index]
-        return tuple(a for a in named if a >= 0 and root[a] != 1)
-
-    groups = sorted((names(use.contracting), names(use.free)), key=lambda g: g or (len(root),))
-    return names(use.blocks), groups[0], groups[1]
+    axes = product_axes(use) if isinstance(use, ProductUse) else None
+    return None if axes is None else canonical_axes(axes)

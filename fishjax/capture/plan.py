@@ -14,13 +14,16 @@ __all__ = [
     "CONSTANT",
     "DATA",
     "Action",
+    "ConvolutionUse",
     "DenseUse",
     "EmbeddingUse",
     "Plan",
+    "ProductUse",
     "Static",
     "TapUse",
     "Use",
     "View",
+    "followed",
 ]
 
 CONSTANT = "constant"
@@ -64,6 +67,11 @@ class Static:
     layers: int = 0
 
 
+def followed(kind: Any) -> bool:
+    """Whether a value is a parameter in another layout, so that its factors can be kept."""
+    return isinstance(kind, Static) and kind.view is not None and kind.view.isometric
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Use:
     """One place where a static value meets data.
@@ -86,13 +94,21 @@ class Use:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class DenseUse(Use):
-    """A dense product. Axis groups are axes of the *operand*."""
+class ProductUse(Use):
+    """A use whose gradient is a sum of outer products: `num_blocks` of `rows` each.
+
+    Attributes:
+      operand: which input of the equation the parameter is.
+      operand_shape: its shape there.
+      num_blocks: independent blocks (heads, experts, feature groups).
+      rows: outer products summed in every block.
+      left_size: length of the factor that comes from the data.
+      right_size: length of the factor that comes from the output's cotangent.
+      data_dtype: of the data.
+      dtype: of the output.
+    """
 
     operand: int = 1
-    blocks: tuple[int, ...] = ()
-    contracting: tuple[int, ...] = ()
-    free: tuple[int, ...] = ()
     operand_shape: tuple[int, ...] = ()
     num_blocks: int = 1
     rows: int = 1
@@ -100,6 +116,24 @@ class DenseUse(Use):
     right_size: int = 1
     data_dtype: Any = None
     dtype: Any = None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class DenseUse(ProductUse):
+    """A dense product. Axis groups are axes of the *operand*."""
+
+    blocks: tuple[int, ...] = ()
+    contracting: tuple[int, ...] = ()
+    free: tuple[int, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ConvolutionUse(ProductUse):
+    """A convolution; its factors are the data's patches. Axes are axes of the kernel."""
+
+    in_axis: int = 0
+    out_axis: int = 0
+    spatial_axes: tuple[int, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -127,10 +161,11 @@ class TapUse(Use):
 class Action:
     """What the second pass does with one equation."""
 
-    kind: str  # "plain" | "static" | "use" | "call" | "remat" | "scan"
+    kind: str  # "plain" | "static" | "use" | "call" | "remat" | "scan" | "cond"
     use: Any = None
     taps: dict[int, TapUse] = dataclasses.field(default_factory=dict)
     plan: Any = None
+    branches: tuple[Any, ...] = ()
 
 
 @dataclasses.dataclass(eq=False)

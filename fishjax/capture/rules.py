@@ -1,10 +1,12 @@
-"""Which equations keep a parameter's gradient factored: dense products and embeddings."""
+"""Which equations keep a parameter's gradient factored: products, convolutions, embeddings."""
 
 import math
 from collections.abc import Callable
 from typing import Any
 
-from fishjax.capture.plan import DATA, DenseUse, EmbeddingUse, Static, Use
+from fishjax.capture.convolution import convolution_use
+from fishjax.capture.dense import dense_use
+from fishjax.capture.plan import DATA, EmbeddingUse, Use, followed
 
 __all__ = ["elementwise_label", "product_use"]
 
@@ -24,53 +26,8 @@ def product_use(eqn: Any, ins: list[Any]) -> Callable[[int], Use] | None:
     return None if rule is None else rule(eqn, ins)
 
 
-def _followed(kind: Any) -> bool:
-    return isinstance(kind, Static) and kind.view is not None and kind.view.isometric
-
-
-def _sorted_by_root(view: Any, axes: tuple[int, ...]) -> tuple[int, ...]:
-    return axes if view.axes is None else tuple(sorted(axes, key=lambda a: view.axes[a]))
-
-
-def _dot_general(eqn: Any, ins: list[Any]) -> Callable[[int], Use] | None:
-    operand = 0 if isinstance(ins[0], Static) else 1
-    if not _followed(ins[operand]) or ins[1 - operand] != DATA:
-        return None
-    kind = ins[operand]
-    contract, batch = eqn.params["dimension_numbers"]
-    shape, other = eqn.invars[operand].aval.shape, eqn.invars[1 - operand].aval.shape
-    blocks, contracting = tuple(batch[operand]), _sorted_by_root(kind.view, contract[operand])
-    taken = {*blocks, *contracting}
-    free = _sorted_by_root(kind.view, tuple(a for a in range(len(shape)) if a not in taken))
-    data_taken = {*contract[1 - operand], *batch[1 - operand]}
-    rows = math.prod(s for a, s in enumerate(other) if a not in data_taken)
-
-    def sizes(axes: tuple[int, ...]) -> int:
-        return math.prod(shape[a] for a in axes)
-
-    return lambda index: DenseUse(
-        index,
-        kind.leaves,
-        kind.view,
-        "dense",
-        kind.view.scopes,
-        kind.layers,
-        operand,
-        blocks,
-        contracting,
-        free,
-        tuple(shape),
-        sizes(blocks),
-        rows,
-        sizes(contracting),
-        sizes(free),
-        eqn.invars[1 - operand].aval.dtype,
-        eqn.outvars[0].aval.dtype,
-    )
-
-
 def _gather(eqn: Any, ins: list[Any]) -> Callable[[int], Use] | None:
-    if not _followed(ins[0]) or ins[1] != DATA:
+    if not followed(ins[0]) or ins[1] != DATA:
         return None
     kind, numbers = ins[0], eqn.params["dimension_numbers"]
     shape = eqn.invars[0].aval.shape
@@ -98,4 +55,8 @@ def _gather(eqn: Any, ins: list[Any]) -> Callable[[int], Use] | None:
     )
 
 
-_RULES = {"dot_general": _dot_general, "gather": _gather}
+_RULES = {
+    "dot_general": dense_use,
+    "conv_general_dilated": convolution_use,
+    "gather": _gather,
+}

@@ -16,8 +16,9 @@ import jax.numpy as jnp
 from jax import Array
 
 from fishjax.capture import Embedding, Gradient, Outer
+from fishjax.capture.centring import centred
 from fishjax.capture.costs import parts, prefers_gram
-from fishjax.capture.factored import accumulator
+from fishjax.capture.factored import accumulator, each
 
 __all__ = ["pairwise"]
 
@@ -30,7 +31,9 @@ def pairwise(a: Gradient, b: Gradient, groups: int) -> Array:
     Accumulated in float32, or float64 for float64 gradients, at the highest matmul precision.
     """
     if prefers_gram(a, b, groups):
-        return sum(_factored(x, y, groups) for x in parts(a) for y in parts(b))  # type: ignore[return-value]
+        lefts = [centred(part) for part in parts(a)]
+        rights = lefts if a is b else [centred(part) for part in parts(b)]
+        return sum(_factored(x, y, groups) for x in lefts for y in rights)  # type: ignore[return-value]
     left = a.materialise()
     right = left if a is b else b.materialise()
     # The parameter's axes stay apart: merging them would gather gradients that a mesh shards.
@@ -54,39 +57,51 @@ def _einsum(spec: str, x: Array, y: Array) -> Array:
     return jnp.einsum(spec, x, y, precision=_HIGHEST, preferred_element_type=dtype)
 
 
-def _grouped(x: Array, groups: int) -> Array:
-    """`[G·N, B, R, I]` to `[G, B, N·R, I]`."""
-    n = x.shape[0] // groups
-    x = x.reshape(groups, n, *x.shape[1:])
-    return jnp.moveaxis(x, 1, 2).reshape(groups, x.shape[2], n * x.shape[3], x.shape[4])
+def _gram(x: Array, y: Array, groups: int) -> Array:
+    """Products of rows: `[G·N, B, R, I]` with `[G·M, B, S, I]` to `[G, B, N, R, M, S]`."""
+
+    def grouped(z: Array) -> Array:
+        z = z.reshape(groups, -1, *z.shape[1:])
+        z = jnp.moveaxis(z, 1, 2)
+        return z.reshape(*z.shape[:2], -1, z.shape[-1])
+
+    product = _einsum("gbri,gbsi->gbrs", grouped(x), grouped(y))
+    n, m = x.shape[0] // groups, y.shape[0] // groups
+    return product.reshape(groups, x.shape[1], n, x.shape[2], m, y.shape[2])
 
 
-def _reduce(product: Array, n: int, m: int) -> Array:
-    """Sums `[G, B, N·R, M·S]` over blocks and rows to `[G, N, M]`."""
-    g, b, nr, ms = product.shape
-    if n == m == 1:
-        return jnp.sum(product, axis=(1, 2, 3))[:, None, None]
-    return jnp.sum(product.reshape(g, b, n, nr // n, m, ms // m), axis=(1, 3, 5))
+def _shared_gram(x: Array, y: Array, n: int, m: int, groups: int) -> Array:
+    """`_gram` of factors that several outputs of an example may share: computed once."""
+    shared = x.shape[0]
+    if shared == n and y.shape[0] == m:
+        return _gram(x, y, groups)
+    if shared == y.shape[0] and groups % shared == 0:
+        return jnp.repeat(_gram(x, y, shared), groups // shared, axis=0)
+    return _gram(each(x, n), each(y, m), groups)
 
 
 def _factored(a: Any, b: Any, groups: int) -> Array:
     if isinstance(b, Outer) and isinstance(a, Embedding):
         return jnp.swapaxes(_factored(b, a, groups), 1, 2)
-    n, m = a.num_examples // groups, b.num_examples // groups
-    if isinstance(a, Outer):
-        right_a = _grouped(a.right, groups)
-        left_a = _grouped(a.left, groups)
-        if isinstance(b, Outer):
-            left = _einsum("gbri,gbsi->gbrs", left_a, _grouped(b.left, groups))
-            right_b = _grouped(b.right, groups)
-        else:
-            ids = b.indices.reshape(groups, 1, 1, -1)
-            left = jnp.take_along_axis(left_a, ids, axis=-1)
-            right_b = b.right.reshape(groups, 1, -1, b.right.shape[-1])
+    n, m = a.num_examples, b.num_examples
+    right_a = a.right if isinstance(a, Outer) else a.right[:, None]
+    right_b = b.right if isinstance(b, Outer) else b.right[:, None]
+    right = _shared_gram(right_a, right_b, n, m, groups)
+    if isinstance(a, Outer) and isinstance(b, Outer):
+        product = _shared_gram(a.left, b.left, n, m, groups) * right
+    elif isinstance(a, Outer):
+        product = _columns(a, b.indices, groups) * right
     else:
-        both: tuple[Any, Any] = (a, b)
-        ids_a, ids_b = (x.indices.reshape(groups, 1, -1) for x in both)
-        right_a, right_b = (x.right.reshape(groups, 1, -1, x.right.shape[-1]) for x in both)
-        left = (ids_a[..., :, None] == ids_b[..., None, :]).astype(accumulator(a.right.dtype))
-    right = _einsum("gbrj,gbsj->gbrs", right_a, right_b)
-    return _reduce(left * right, n, m)
+        ids_a, ids_b = (x.indices.reshape(groups, 1, -1, x.right.shape[1]) for x in (a, b))
+        product = jnp.where(ids_a[..., None, None] == ids_b[:, :, None, None], right, 0)
+    summed = jnp.sum(product, axis=(1, 3, 5))
+    return jnp.broadcast_to(summed, (groups, n // groups, m // groups))
+
+
+def _columns(a: Outer, ids: Array, groups: int) -> Array:
+    """`left[n, 0, r, ids[m, s]]` of all pairs within a group: `[G, 1, N, R, M, S]`."""
+    left = each(a.left, a.num_examples)[:, 0]
+    rows = left.shape[1]
+    left = left.reshape(groups, -1, left.shape[-1])
+    flat = jnp.take_along_axis(left, ids.reshape(groups, 1, -1), axis=-1)
+    return flat.reshape(groups, 1, a.num_examples // groups, rows, -1, ids.shape[-1])

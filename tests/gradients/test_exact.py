@@ -9,9 +9,9 @@ import pytest
 
 from fishjax import capture, gradients
 from fishjax.gradients.reference import dense_grouped_gram, per_example_gradients
-from fishjax.trees import flatten_with_paths
 
 from .cases import CASES, N
+from .compare import assert_close_float32, assert_same_float64, dense_gradients, narrow
 
 SOME = [
     *("decoder_remat", "tied_one_hot", "tied_chunked_cross_entropy", "scan_in_scan"),
@@ -23,41 +23,15 @@ SOME = [
 @functools.cache
 def reference(name):
     """(outputs, {path: flat gradients}) in float64."""
-    fn, params, batch = CASES[name]()
-    outputs, grads = jax.jit(per_example_gradients(fn))(params, batch)
-    paths, leaves, _ = flatten_with_paths(grads)
-    kept = {
-        path: np.asarray(leaf).reshape(N, -1)
-        for path, leaf in zip(paths, leaves, strict=True)
-        if leaf.dtype != jax.dtypes.float0
-    }
-    return np.asarray(outputs), kept
-
-
-def by_example(values, ndim):
-    """Sums away layer axes in front."""
-    values = np.asarray(values)
-    return values.reshape(-1, *values.shape[values.ndim - ndim :]).sum(0)
+    return dense_gradients(*CASES[name]())
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_float64(name):
     with jax.enable_x64(True):
         fn, params, batch = CASES[name]()
-        outputs, grads = reference(name)
         got, norms = jax.jit(gradients.squared_norms(fn))(params, batch)
-        np.testing.assert_allclose(got, outputs, rtol=1e-12)
-        assert set(norms.by_parameter) == set(grads)
-        total = sum((g**2).sum(1) for g in grads.values())
-        for path, g in grads.items():
-            expected = (g**2).sum(1)
-            np.testing.assert_allclose(
-                by_example(norms.by_parameter[path], 1),
-                expected,
-                rtol=1e-10,
-                atol=1e-20 * total.max(),
-            )
-        np.testing.assert_allclose(norms.total, total, rtol=1e-10)
+        assert_same_float64(got, norms, *reference(name))
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -65,15 +39,9 @@ def test_float32(name):
     with jax.enable_x64(True):
         fn, params, batch = CASES[name]()
         _, grads = reference(name)
-    narrow = lambda x: x.astype({"f": jnp.float32, "i": jnp.int32}[x.dtype.kind])  # noqa: E731
     with jax.enable_x64(False):
-        params, batch = jax.tree.map(narrow, params), jax.tree.map(narrow, batch)
-        _, norms = jax.jit(gradients.squared_norms(fn))(params, batch)
-    total = sum((g**2).sum(1) for g in grads.values())
-    for path, g in grads.items():
-        expected = (g**2).sum(1)
-        error = np.abs(by_example(norms.by_parameter[path], 1) - expected)
-        assert np.all(error <= 1e-5 * expected + 1e-10 * total), path
+        _, norms = jax.jit(gradients.squared_norms(fn))(narrow(params), narrow(batch))
+    assert_close_float32(norms, grads)
 
 
 @pytest.mark.parametrize("name", SOME)

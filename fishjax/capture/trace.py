@@ -1,0 +1,131 @@
+"""A function on one example as an analysed program: what report and engine start from."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from fishjax.capture.analysis import Analysis, analyse
+from fishjax.capture.factored import Materialised, accumulator
+from fishjax.capture.forms import Form, choose_forms
+from fishjax.capture.placement import example_mesh_axes
+from fishjax.capture.plan import EmbeddingUse, ProductUse, TapUse
+from fishjax.capture.sites import embedding_container, product_container
+from fishjax.capture.squeeze import squeezed_program
+from fishjax.capture.verify import verify_once
+from fishjax.trees import Selection, flatten_with_paths, leading_size, select_paths, take_example
+from fishjax.types import Batch, Params
+
+__all__ = ["Trace", "abstract_gradient"]
+
+
+class Trace:
+    """The single-example program of `fn`, its uses, and the form of every parameter.
+
+    Given concrete arrays, `fn` is first run, to check that it does not mix examples.
+
+    Attributes:
+      paths: of the parameter leaves.
+      leaves: their arrays (or shapes).
+      treedef: of the parameters.
+      selected: which leaves are wanted.
+      batch: the arrays, example axis first.
+      num_examples: N.
+      has_aux: whether the function returns `(values, aux)`.
+      num_outputs: K for a function of K outputs, None for one number per example.
+      aux_tree: structure of the auxiliary output.
+      example_axes: mesh axes over which the function's own constraints spread the examples.
+      analysis: plan and uses.
+      forms: one for every leaf.
+    """
+
+    def __init__(
+        self,
+        fn: Any,
+        params: Params,
+        batch: Batch,
+        *,
+        parameters: Selection = None,
+        has_aux: bool = False,
+        vector: bool = False,
+    ):
+        verify_once(fn, params, batch, has_aux)
+        self.batch, self.has_aux = batch, has_aux
+        self.paths, leaves, self.treedef = flatten_with_paths(params)
+        self.leaves = [leaf if hasattr(leaf, "dtype") else jnp.asarray(leaf) for leaf in leaves]
+        self.selected = select_paths(self.paths, parameters)
+        self.num_examples = leading_size(batch)
+        example = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(jnp.shape(x)[1:], jnp.result_type(x)), batch
+        )
+
+        def single(*inputs: Any) -> Any:
+            tree = jax.tree.unflatten(self.treedef, inputs[: len(self.leaves)])
+            values = fn(tree, take_example(inputs[-1]))
+            values, aux = values if has_aux else (values, ())
+            return _one(values, vector), jax.tree.map(_drop_example, aux)
+
+        closed, (value, aux) = jax.make_jaxpr(single, return_shape=True)(*self.leaves, example)
+        self.aux_tree = jax.tree.structure(aux)
+        self.num_outputs: int | None = value.shape[0] if vector else None
+        self.example_axes = example_mesh_axes(closed.jaxpr)
+        inputs = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in closed.jaxpr.invars]
+        squeezed = jax.make_jaxpr(squeezed_program(closed.jaxpr, list(closed.consts)))(*inputs)
+        self.analysis: Analysis = analyse(
+            squeezed.jaxpr, list(squeezed.consts), len(self.leaves), self.selected
+        )
+        shapes = [tuple(jnp.shape(leaf)) for leaf in self.leaves]
+        self.forms: list[Form] = choose_forms(self.analysis.uses, shapes)
+
+    @property
+    def reported(self) -> list[int]:
+        """The leaves that have a gradient and are wanted."""
+        return [
+            i
+            for i, leaf in enumerate(self.leaves)
+            if self.selected[i] and jnp.issubdtype(leaf.dtype, jnp.floating)
+        ]
+
+
+def _one(values: Any, vector: bool) -> Any:
+    shape = jnp.shape(values)
+    if vector:
+        if len(shape) != 2 or shape[0] != 1:
+            raise ValueError(
+                f"the function returned shape {shape} for a batch of one example: expected [N, K], "
+                "K outputs per example"
+            )
+    elif shape != (1,):
+        raise ValueError(
+            f"fn returned shape {shape} for a batch of one example: expected (1,), one number "
+            "per example; sum or select inside fn"
+        )
+    if not jnp.issubdtype(jnp.result_type(values), jnp.floating):
+        raise ValueError(f"fn returned dtype {jnp.result_type(values)}: expected floating numbers")
+    return values[0]
+
+
+def _drop_example(leaf: Any) -> Any:
+    shape = jnp.shape(leaf)
+    if not shape or shape[0] != 1:
+        raise ValueError(
+            f"an auxiliary output has shape {shape} for a batch of one example: expected the "
+            "example axis first"
+        )
+    return leaf[0]
+
+
+def abstract_gradient(use: Any, n: int, joint: bool, outputs: int = 1) -> Any:
+    """The container a use produces, as shapes."""
+    spec = jax.ShapeDtypeStruct
+    if isinstance(use, TapUse):
+        assert use.view is not None
+        return Materialised(spec((n * outputs, *use.view.root_shape), accumulator(use.dtype)))
+    if isinstance(use, EmbeddingUse):
+        ids = spec((n, use.rows), jnp.float32)
+        right = spec((n * outputs, use.rows, use.features), use.dtype)
+        return jax.eval_shape(lambda i, r: embedding_container(use, i, r, joint), ids, right)
+    assert isinstance(use, ProductUse)
+    left = spec((n, use.num_blocks, use.rows, use.left_size), use.data_dtype)
+    right = spec((n * outputs, use.num_blocks, use.rows, use.right_size), use.dtype)
+    return jax.eval_shape(lambda a, b: product_container(use, a, b, joint), left, right)

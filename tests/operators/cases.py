@@ -1,0 +1,110 @@
+"""Every operator type on one parameter tree with stacked, scalar and matrix leaves."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fishjax import operators
+
+L, J = 2, 3  # layers, width
+SHAPES = {
+    "bias": (J,),
+    "embed": (5, J),
+    "layers": {"norm": (L, J), "w": (L, 2, 2, J)},
+    "temperature": (),
+}
+CASES = {}
+
+
+def case(build):
+    CASES[build.__name__] = build
+    return build
+
+
+def normal(rng, shape, dtype=None):
+    return jnp.asarray(rng.standard_normal(shape), dtype or jnp.zeros(()).dtype)
+
+
+def tree(rng, dtype=None, lead=()):
+    return jax.tree.map(
+        lambda s: normal(rng, (*lead, *s), dtype), SHAPES, is_leaf=lambda s: isinstance(s, tuple)
+    )
+
+
+def symmetric(rng, size, lead=()):
+    root = rng.standard_normal((*lead, size, size))
+    return jnp.asarray(root + np.swapaxes(root, -1, -2), jnp.zeros(()).dtype)
+
+
+@case
+def isotropic(rng):
+    return operators.Isotropic(normal(rng, ()))
+
+
+@case
+def isotropic_number(rng):
+    del rng
+    return operators.Isotropic(0.7)
+
+
+@case
+def diagonal(rng):
+    return operators.Diagonal(tree(rng))
+
+
+@case
+def kronecker(rng):
+    factors = operators.KroneckerFactors
+    return operators.Kronecker(
+        {
+            "bias": factors(symmetric(rng, 1), symmetric(rng, J)),
+            "embed": factors(normal(rng, 5), symmetric(rng, J)),
+            "layers/norm": factors(None, normal(rng, (L, J)), batch=1),
+            "layers/w": factors(symmetric(rng, 4, (L,)), symmetric(rng, J, (L,)), batch=1),
+            "temperature": factors(symmetric(rng, 1), None),
+        }
+    )
+
+
+@case
+def kronecker_axes(rng):
+    factors = operators.KroneckerFactors
+    return operators.Kronecker(
+        {
+            "bias": factors(symmetric(rng, J), None, left_axes=(0,)),
+            "embed": factors(symmetric(rng, J), normal(rng, 5), (1,), (0,)),
+            "layers/norm": factors(symmetric(rng, L), symmetric(rng, J)),
+            "layers/w": factors(symmetric(rng, 6, (L,)), symmetric(rng, 2, (L,)), (2, 0), (1,), 1),
+            "temperature": factors(None, None),
+        }
+    )
+
+
+@case
+def eigen_kronecker(rng):
+    factors = operators.EigenKroneckerFactors
+    return operators.EigenKronecker(
+        {
+            "bias": factors(None, normal(rng, (J, J)), normal(rng, (1, J))),
+            "embed": factors(None, normal(rng, (J, J)), normal(rng, (5, J))),
+            "layers/norm": factors(None, None, normal(rng, (L, 1, J)), batch=1),
+            "layers/w": factors(
+                normal(rng, (L, 6, 6)),
+                normal(rng, (L, 2, 2)),
+                normal(rng, (L, 6, 2)),
+                left_axes=(2, 0),
+                batch=1,
+            ),
+            "temperature": factors(None, None, normal(rng, (1, 1))),
+        }
+    )
+
+
+@case
+def low_rank_isotropic(rng):
+    return operators.LowRankPlusDiagonal(tree(rng, lead=(4,)), 0.3)
+
+
+@case
+def low_rank_diagonal(rng):
+    return operators.LowRankPlusDiagonal(tree(rng, lead=(2,)), tree(rng))
