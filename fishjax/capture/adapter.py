@@ -4,8 +4,10 @@ Between JAX 0.10 and 0.12 the parameters of `scan` changed (counts of constants 
 became flat trees) and primitives were renamed; the rest of `capture` sees the names below.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 from jax.extend import core as jex_core
 
 __all__ = [
@@ -18,6 +20,7 @@ __all__ = [
     "is_literal",
     "remat_arguments",
     "scan_parts",
+    "with_jaxprs",
 ]
 
 CALL_PRIMITIVES = frozenset({"jit", "pjit", "closed_call", "core_call"})
@@ -84,3 +87,20 @@ def scan_parts(eqn: Any) -> ScanParts:
         params["reverse"],
         params["unroll"],
     )
+
+
+Rebuild = Callable[..., Callable[..., list[Any]]]  # (jaxpr, consts) -> function of its inputs
+
+
+def with_jaxprs(eqn: Any, rebuild: Rebuild) -> Any:
+    """The equation with every closed jaxpr among its parameters (branches, loops) rebuilt."""
+
+    def renewed(value: Any) -> Any:
+        if isinstance(value, tuple) and any(isinstance(v, jex_core.ClosedJaxpr) for v in value):
+            return tuple(renewed(v) for v in value)
+        if not isinstance(value, jex_core.ClosedJaxpr):
+            return value
+        shapes = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in value.in_avals]
+        return jax.make_jaxpr(rebuild(value.jaxpr, value.consts))(*shapes)
+
+    return eqn.replace(params={k: renewed(v) for k, v in eqn.params.items()})

@@ -94,7 +94,12 @@ def collect(
         padded = jnp.pad(cotangents, ((0, rows), (0, 0))).reshape(-1, chunk, output.shape[0])
         return output, aux, jax.lax.map(finished, padded)
 
-    mapped = jax.vmap(per_example, out_axes=(0, 0, None), axis_name=EXAMPLES)
+    mapped = jax.vmap(
+        per_example,
+        out_axes=(0, 0, None),
+        axis_name=EXAMPLES,
+        spmd_axis_name=program.example_axes or None,
+    )
     output, aux, results = mapped(program.batch)
     return ((output, aux) if program.has_aux else output), results
 

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from fishjax.capture.centring import is_centred
 from fishjax.capture.costs import Cost, gram_cost, materialised_cost, prefers_gram
+from fishjax.capture.explicit import on_auto_axes
 from fishjax.capture.factored import Materialised, Outer, Sum, accumulator
 from fishjax.capture.forms import Form
 from fishjax.capture.plan import TapUse, Use
@@ -132,9 +133,13 @@ def uses(
       ValueError: `fn` does not return one number per example.
       MixedExamplesError: `fn` mixes examples.
     """
-    program = Trace(fn, params, batch, parameters=parameters, has_aux=has_aux)
-    rows = tuple(_parameter(program, leaf) for leaf in range(len(program.paths)))
-    return Coverage(rows, program.num_examples)
+
+    def run(fn: Any, _: Any, params: Params, batch: Batch) -> Coverage:
+        program = Trace(fn, params, batch, parameters=parameters, has_aux=has_aux)
+        rows = tuple(_parameter(program, leaf) for leaf in range(len(program.paths)))
+        return Coverage(rows, program.num_examples)
+
+    return on_auto_axes(run, fn, None)(params, batch)
 
 
 def _parameter(program: Trace, leaf: int) -> ParameterCoverage:

@@ -3,9 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
-from jax import Array
-
 from fishjax.capture.collect import collect
+from fishjax.capture.explicit import axis_from_start, on_auto_axes
 from fishjax.capture.factored import Gradient
 from fishjax.capture.trace import Trace
 from fishjax.trees import Selection
@@ -38,7 +37,8 @@ def sitewise(
 
     Returns:
       `(params, batch) -> (outputs [N], {path: statistic})`; with `has_aux` the first is
-      `(outputs, aux)`. Statistics of scanned layers have the layer axis first.
+      `(outputs, aux)`. Statistics of scanned layers have the layer axis first. On a mesh with
+      Explicit axes statistics come back whole on every device.
 
     Raises:
       ValueError: `fn` does not return one number per example, the batch has no common size, or
@@ -57,8 +57,11 @@ def sitewise(
       (2, 3)
     """
 
-    def run(params: Params, batch: Batch) -> tuple[Array, dict[str, Any]]:
+    def run(fn: Any, _: Any, params: Params, batch: Batch) -> tuple[Any, dict[str, Any]]:
         program = Trace(fn, params, batch, parameters=parameters, has_aux=has_aux)
         return collect(program, lambda gradient, _: statistic(gradient))
 
-    return run
+    def places(results: Any, _: Any) -> Any:
+        return axis_from_start(results[0], 0), axis_from_start(results[1], None)
+
+    return on_auto_axes(run, fn, places)

@@ -21,6 +21,7 @@ from fishjax.capture.adapter import (
     remat_arguments,
     scan_parts,
 )
+from fishjax.capture.placement import constraint_without_unit_axes, example_mesh_axes
 
 __all__ = ["squeezed_program"]
 
@@ -88,9 +89,10 @@ _REDUCTIONS = frozenset(
 
 def squeezed_program(jaxpr: Any, consts: list[Any]) -> Callable[..., list[Any]]:
     """A function of the jaxpr's inputs, in their original shapes, with the same outputs."""
+    taken = example_mesh_axes(jaxpr)
 
     def run(*inputs: Any) -> list[Any]:
-        outs = _run(jaxpr, consts, list(inputs))
+        outs = _run(jaxpr, consts, list(inputs), taken)
         return [_shaped(o, v.aval.shape) for o, v in zip(outs, jaxpr.outvars, strict=True)]
 
     return run
@@ -104,8 +106,11 @@ def _shaped(value: Any, shape: tuple[int, ...]) -> Any:
     return value if jax.numpy.shape(value) == tuple(shape) else value.reshape(shape)
 
 
-def _run(jaxpr: Any, consts: list[Any], inputs: list[Any]) -> list[Any]:
-    """Evaluates a jaxpr; every value is held either as stated or squeezed."""
+def _run(jaxpr: Any, consts: list[Any], inputs: list[Any], taken: tuple[str, ...]) -> list[Any]:
+    """Evaluates a jaxpr; every value is held either as stated or squeezed.
+
+    `taken` are the mesh axes over which the examples are spread.
+    """
     env: dict[Any, Any] = dict(zip(jaxpr.invars, inputs, strict=True))
     env.update(zip(jaxpr.constvars, consts, strict=True))
 
@@ -113,19 +118,22 @@ def _run(jaxpr: Any, consts: list[Any], inputs: list[Any]) -> list[Any]:
         return atom.val if is_literal(atom) else env[atom]
 
     for eqn in jaxpr.eqns:
-        env.update(zip(eqn.outvars, _equation(eqn, [read(a) for a in eqn.invars]), strict=True))
+        outs = _equation(eqn, [read(a) for a in eqn.invars], taken)
+        env.update(zip(eqn.outvars, outs, strict=True))
     return [read(a) for a in jaxpr.outvars]
 
 
-def _equation(eqn: Any, values: list[Any]) -> list[Any]:
+def _equation(eqn: Any, values: list[Any], taken: tuple[str, ...]) -> list[Any]:
     name = eqn.primitive.name
     if name in CALL_PRIMITIVES:
         inner, consts = called_jaxpr(eqn)
-        return _run(inner, consts, values)
+        return _run(inner, consts, values, taken)
     if name in REMAT_PRIMITIVES:
-        return _remat(eqn, values)
+        return _remat(eqn, values, taken)
     if name == "scan":
-        return _scan(eqn, values)
+        return _scan(eqn, values, taken)
+    if name == "sharding_constraint":
+        return _constraint(eqn, values, taken)
     rule = _elementwise if name in _ELEMENTWISE else _RULES.get(name)
     out = None if rule is None else rule(eqn, values)
     if out is not None:
@@ -134,12 +142,22 @@ def _equation(eqn: Any, values: list[Any]) -> list[Any]:
     return bind(eqn, *full)
 
 
-def _remat(eqn: Any, values: list[Any]) -> list[Any]:
+def _remat(eqn: Any, values: list[Any], taken: tuple[str, ...]) -> list[Any]:
     inner, consts = called_jaxpr(eqn)
-    return jax.checkpoint(lambda *v: _run(inner, consts, list(v)), **remat_arguments(eqn))(*values)
+
+    def block(*values: Any) -> list[Any]:
+        return _run(inner, consts, list(values), taken)
+
+    return jax.checkpoint(block, **remat_arguments(eqn))(*values)
 
 
-def _scan(eqn: Any, values: list[Any]) -> list[Any]:
+def _constraint(eqn: Any, values: list[Any], taken: tuple[str, ...]) -> list[Any]:
+    params = constraint_without_unit_axes(eqn, taken)
+    value = _shaped(values[0], _drop(eqn.invars[0].aval.shape))
+    return [value if params is None else eqn.primitive.bind(value, **params)]
+
+
+def _scan(eqn: Any, values: list[Any], taken: tuple[str, ...]) -> list[Any]:
     parts = scan_parts(eqn)
     nc, nk = parts.num_consts, parts.num_carry
     body = parts.body.jaxpr
@@ -150,7 +168,7 @@ def _scan(eqn: Any, values: list[Any]) -> list[Any]:
     ]
 
     def step(carry: list[Any], slices: list[Any]) -> tuple[list[Any], list[Any]]:
-        outs = _run(body, list(parts.body.consts), [*values[:nc], *carry, *slices])
+        outs = _run(body, list(parts.body.consts), [*values[:nc], *carry, *slices], taken)
         after = [_shaped(o, _drop(s)) for o, s in zip(outs[:nk], carry_shapes, strict=True)]
         shapes = [v.aval.shape for v in body.outvars[nk:]]
         return after, [_shaped(o, s) for o, s in zip(outs[nk:], shapes, strict=True)]

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from fishjax.capture.analysis import Analysis, NotDifferentiableError, analyse
 from fishjax.capture.factored import Materialised, accumulator
 from fishjax.capture.forms import Form, choose_forms
+from fishjax.capture.placement import example_mesh_axes
 from fishjax.capture.plan import EmbeddingUse, ProductUse, TapUse
 from fishjax.capture.sites import embedding_container, product_container
 from fishjax.capture.squeeze import squeezed_program
@@ -33,6 +34,7 @@ class Trace:
       has_aux: whether the function returns `(values, aux)`.
       num_outputs: K for a function of K outputs, None for one number per example.
       aux_tree: structure of the auxiliary output.
+      example_axes: mesh axes over which the function's own constraints spread the examples.
       analysis: plan and uses.
       forms: one for every leaf.
     """
@@ -66,6 +68,7 @@ class Trace:
         closed, (value, aux) = jax.make_jaxpr(single, return_shape=True)(*self.leaves, example)
         self.aux_tree = jax.tree.structure(aux)
         self.num_outputs: int | None = value.shape[0] if vector else None
+        self.example_axes = example_mesh_axes(closed.jaxpr)
         inputs = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in closed.jaxpr.invars]
         squeezed = jax.make_jaxpr(squeezed_program(closed.jaxpr, list(closed.consts)))(*inputs)
         self.analysis = self._analysed(squeezed)

@@ -9,6 +9,7 @@ from jaxtyping import Array, Bool, Float
 
 from fishjax.capture import Gradient
 from fishjax.capture.collect import collect
+from fishjax.capture.explicit import axis_from_end, axis_from_start, on_auto_axes
 from fishjax.capture.trace import Trace
 from fishjax.gradients.metric import Metric, total_over_parameters
 from fishjax.gradients.results import Gram
@@ -45,7 +46,9 @@ def grouped_gram(
       ValueError: a leaf of `groups` does not begin with the mask's shape; as `squared_norms`.
     """
 
-    def run(params: Params, groups: Batch, mask: Array) -> tuple[Any, Gram]:
+    def run(
+        fn: Any, covariance: Any, params: Params, groups: Batch, mask: Array
+    ) -> tuple[Any, Gram]:
         q, k = mask.shape
         rows = jax.tree.map(lambda leaf: _merge(leaf, (q, k)), groups)
 
@@ -61,7 +64,11 @@ def grouped_gram(
         outputs = jax.tree.map(lambda x: x.reshape(q, k, *x.shape[1:]), outputs)
         return outputs, Gram(total_over_parameters(grams, 3), grams)
 
-    return run
+    return on_auto_axes(run, fn, _places, extra=covariance)
+
+
+def _places(results: Any, _: Any) -> Any:
+    return axis_from_start(results[0], 0), axis_from_end(results[1], 3)
 
 
 def _merge(leaf: Array, lead: tuple[int, int]) -> Array:
@@ -96,7 +103,7 @@ def jacobian_gram(
       ValueError: `apply_fn` does not return two axes; as `squared_norms`.
     """
 
-    def run(params: Params, inputs: Inputs) -> tuple[Any, Array]:
+    def run(apply_fn: Any, covariance: Any, params: Params, inputs: Inputs) -> tuple[Any, Array]:
         program = Trace(
             apply_fn, params, inputs, parameters=parameters, has_aux=has_aux, vector=True
         )
@@ -108,4 +115,4 @@ def jacobian_gram(
         outputs, collected = collect(program, statistic, argument_of=metric.argument_of)
         return outputs, total_over_parameters(metric.finish(collected), 3)
 
-    return run
+    return on_auto_axes(run, apply_fn, _places, extra=covariance)

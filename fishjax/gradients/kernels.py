@@ -9,6 +9,7 @@ from jaxtyping import Array, Float
 
 from fishjax.capture import Gradient
 from fishjax.capture.collect import collect
+from fishjax.capture.explicit import on_auto_axes
 from fishjax.capture.trace import Trace
 from fishjax.gradients.metric import Metric, total_over_parameters
 from fishjax.operators import Operator
@@ -48,8 +49,7 @@ def inner_products(
     if tile is not None and tile < 1:
         raise ValueError(f"tile is {tile}: expected a positive number of examples")
 
-    def run(params: Params, batch_a: Batch, batch_b: Batch) -> Array:
-
+    def run(fn: Any, covariance: Any, params: Params, batch_a: Batch, batch_b: Batch) -> Array:
         def factors_of(batch: Batch) -> tuple[Trace, dict[str, Gradient]]:
             program = Trace(fn, params, batch, parameters=parameters)
             return program, collect(program, factors)[1]
@@ -78,7 +78,7 @@ def inner_products(
         kernel = jax.lax.map(row, tiles_a)
         return kernel.reshape(-1, kernel.shape[-1])[:n, :m]
 
-    return run
+    return on_auto_axes(run, fn, lambda *_: 0, extra=covariance, num_batches=2)
 
 
 def _tiles(batch: Batch, tile: int) -> Batch:

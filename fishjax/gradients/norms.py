@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from fishjax.capture.collect import collect
+from fishjax.capture.explicit import axis_from_end, axis_from_start, on_auto_axes
 from fishjax.capture.trace import Trace
 from fishjax.gradients.metric import Metric, total_over_parameters
 from fishjax.gradients.results import SquaredNorms
@@ -61,14 +62,17 @@ def squared_norms(
       Goodfellow (2015), arXiv 1510.01799; Gruenefeld et al. (2026), arXiv 2603.29466.
     """
 
-    def run(params: Params, batch: Batch) -> tuple[Any, SquaredNorms]:
+    def run(fn: Any, covariance: Any, params: Params, batch: Batch) -> tuple[Any, SquaredNorms]:
         program = Trace(fn, params, batch, parameters=parameters, has_aux=has_aux)
         metric = Metric(covariance, program)
         outputs, collected = collect(program, metric.norms, argument_of=metric.argument_of)
         norms = {path: v[..., 0, 0] for path, v in metric.finish(collected).items()}
         return outputs, non_negative(norms, 1, metric.couples)
 
-    return run
+    def places(results: Any, _: Any) -> Any:
+        return axis_from_start(results[0], 0), axis_from_end(results[1], 1)
+
+    return on_auto_axes(run, fn, places, extra=covariance)
 
 
 def non_negative(norms: dict[str, Array], ndim: int, shares: bool = False) -> SquaredNorms:
@@ -109,7 +113,9 @@ def output_squared_norms(
     if chunk < 1:
         raise ValueError(f"chunk is {chunk}: expected a positive number of outputs")
 
-    def run(params: Params, inputs: Inputs) -> tuple[Any, SquaredNorms]:
+    def run(
+        apply_fn: Any, covariance: Any, params: Params, inputs: Inputs
+    ) -> tuple[Any, SquaredNorms]:
         program = Trace(
             apply_fn, params, inputs, parameters=parameters, has_aux=has_aux, vector=True
         )
@@ -129,4 +135,7 @@ def output_squared_norms(
         norms = {path: unstacked(v) for path, v in finished.items()}
         return outputs, non_negative(norms, 2, metric.couples)
 
-    return run
+    def places(results: Any, _: Any) -> Any:
+        return axis_from_start(results[0], 0), axis_from_end(results[1], 2)
+
+    return on_auto_axes(run, apply_fn, places, extra=covariance)

@@ -36,11 +36,20 @@ def pairwise(a: Gradient, b: Gradient, groups: int) -> Array:
         return sum(_factored(x, y, groups) for x in lefts for y in rights)  # type: ignore[return-value]
     left = a.materialise()
     right = left if a is b else b.materialise()
-    left = left.reshape(groups, left.shape[0] // groups, -1)
-    right = right.reshape(groups, right.shape[0] // groups, -1)
-    if left.shape[1] == right.shape[1] == 1:
-        return jnp.sum(left * right, axis=-1)[..., None]
-    return _einsum("gnp,gmp->gnm", left, right)
+    # The parameter's axes stay apart: merging them would gather gradients that a mesh shards.
+    axes = tuple(range(1, left.ndim))
+    if left.shape[0] == right.shape[0] == groups:
+        return jnp.sum(left * right, axis=axes)[:, None, None]
+    left = left.reshape(groups, left.shape[0] // groups, *left.shape[1:])
+    right = right.reshape(groups, right.shape[0] // groups, *right.shape[1:])
+    inner = tuple(a + 1 for a in axes)
+    return jax.lax.dot_general(
+        left,
+        right,
+        ((inner, inner), ((0,), (0,))),
+        precision=_HIGHEST,
+        preferred_element_type=accumulator(jnp.promote_types(left.dtype, right.dtype)),
+    )
 
 
 def _einsum(spec: str, x: Array, y: Array) -> Array:

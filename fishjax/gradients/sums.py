@@ -9,6 +9,7 @@ from jaxtyping import Array, Float
 
 from fishjax.capture import Gradient
 from fishjax.capture.collect import collect
+from fishjax.capture.explicit import axis_from_end, axis_from_start, on_auto_axes
 from fishjax.capture.trace import Trace
 from fishjax.gradients.kernels import factors, layers_of, over_layers
 from fishjax.gradients.norms import non_negative
@@ -65,7 +66,7 @@ def clipped_gradients(
     if not max_norm > 0:
         raise ValueError(f"max_norm is {max_norm}: expected a positive number")
 
-    def run(params: Params, batch: Batch) -> tuple[Any, ClippedGradients]:
+    def run(fn: Any, _: Any, params: Params, batch: Batch) -> tuple[Any, ClippedGradients]:
         program = Trace(fn, params, batch, parameters=parameters, has_aux=has_aux)
         outputs, held = collect(program, _norm_and_factors)
         norms = non_negative({path: norm for path, (norm, _) in held.items()}, 1)
@@ -74,7 +75,11 @@ def clipped_gradients(
         total = _weighted(program, held, jnp.ones_like(weights))
         return outputs, ClippedGradients(norms, total, _weighted(program, held, weights))
 
-    return run
+    def places(results: Any, specs: Params) -> Any:
+        norms = axis_from_end(results[1].norms, 1)
+        return axis_from_start(results[0], 0), ClippedGradients(norms, specs, specs)
+
+    return on_auto_axes(run, fn, places)
 
 
 def _norm_and_factors(gradient: Gradient, argument: Any) -> tuple[Array, Gradient]:
@@ -113,10 +118,10 @@ def gradient_blocks(
       `(params, batch) -> (outputs [N], {path: [N, *shape of the parameter]})`.
     """
 
-    def run(params: Params, batch: Batch) -> tuple[Any, dict[str, Array]]:
+    def run(fn: Any, _: Any, params: Params, batch: Batch) -> tuple[Any, dict[str, Array]]:
         program = Trace(fn, params, batch, parameters=parameters, has_aux=has_aux)
         layers = layers_of(program)
         outputs, blocks = collect(program, lambda gradient, _: gradient.materialise())
         return outputs, {p: jnp.moveaxis(block, layers[p], 0) for p, block in blocks.items()}
 
-    return run
+    return on_auto_axes(run, fn, lambda results, _: axis_from_start(results, 0))
