@@ -2,18 +2,17 @@ r"""The centred form: a Gram that does not cancel.
 
 Over T near-constant rows `a_t` with cotangents `b_t` that sum to zero, the products of the Gram
 form are T² times larger than the norm they add up to, and float32 loses 1-2 % at T = 1024
-(methods 2). The gradient $\sum_t a_t b_t^\top = A^\top B$ does not change when the rows of A and B
-undergo the same orthogonal transformation. A Householder reflection that takes $\mathbf 1/\sqrt T$
-to the first axis leaves $\sqrt T$ times the mean in the first row and only differences in the
-others, so that constant parts of A and of B meet nothing but each other.
+(methods 2). With the mean row $\bar a$ and $s = \sum_t b_t$ the gradient is
+$\sum_t (a_t - \bar a) b_t^\top + \bar a s^\top$: one row more, and the large common part meets
+nothing but $s$. Only the data's side is centred. The mirrored case, constant cotangents with
+activations that sum to zero over the tokens, is not repaired: centring both sides costs twice
+as much.
 """
 
 import dataclasses
-import math
 from typing import Any
 
 import jax.numpy as jnp
-from jax import Array
 
 from fishjax.capture.factored import Outer
 
@@ -29,21 +28,17 @@ def is_centred(dtype: Any, rows: int) -> bool:
     return rows > 1 and jnp.finfo(dtype).bits >= 32
 
 
-def centred(part: Any) -> Any:
-    """The same gradient with reflected rows; embeddings are returned as they are."""
-    if not isinstance(part, Outer):
-        return part
-    if not is_centred(part.dtype, part.right.shape[2]):
-        return part
-    return dataclasses.replace(part, left=_reflected(part.left), right=_reflected(part.right))
+def centred(part: Outer) -> tuple[Outer, Outer]:
+    """`(rows, mean)`: gradients whose sum is the gradient; `mean` has one row.
 
-
-def _reflected(x: Array) -> Array:
-    """`x - v (vᵀ x) 2/|v|²` over axis 2, with `v = 1/sqrt(T) - e_1`."""
-    rows = x.shape[2]
-    root = math.sqrt(rows)
-    first = x[:, :, :1]
-    # 2/|v|² = 1/(1 - 1/root); vᵀx = sum/root - first
-    shift = (jnp.sum(x, axis=2, keepdims=True) / root - first) / (1.0 - 1.0 / root)
-    head = jnp.arange(rows)[:, None] == 0
-    return x - shift * jnp.where(head, 1.0 / root - 1.0, 1.0 / root).astype(x.dtype)
+    The side that comes from the data is centred, whichever it is.
+    """
+    left, right = part.left, part.right
+    if part.data_on_left:
+        first, last = jnp.mean(left, axis=2, keepdims=True), jnp.sum(right, axis=2, keepdims=True)
+        left = left - first
+    else:
+        first, last = jnp.sum(left, axis=2, keepdims=True), jnp.mean(right, axis=2, keepdims=True)
+        right = right - last
+    rows = dataclasses.replace(part, left=left, right=right)
+    return rows, dataclasses.replace(part, left=first, right=last)

@@ -80,6 +80,7 @@ class Outer:
       restore: takes `[N, *operand shape]` to `[N, *parameter shape]`, None where they agree.
       axes: (block, left, right) axes of the parameter, without those of length one; None where
         the parameter enters in another shape.
+      data_on_left: whether left is the side that comes from the data.
     """
 
     left: Leaf
@@ -92,6 +93,7 @@ class Outer:
     axes: tuple[tuple[int, ...], ...] | None = dataclasses.field(
         default=None, metadata={"static": True}
     )
+    data_on_left: bool = dataclasses.field(default=True, metadata={"static": True})
 
     @property
     def num_examples(self) -> int:

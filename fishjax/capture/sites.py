@@ -75,13 +75,15 @@ def product_container(use: ProductUse, left: Array, right: Array, joint: bool) -
     axes = product_axes(use)
     if axes is None:
         return _in_operand_coordinates(use, left, right)
-    if joint and canonical_axes(axes) != axes:
+    swapped = joint and canonical_axes(axes) != axes
+    if swapped:
         axes, left, right = (axes[0], axes[2], axes[1]), right, left
     order = tuple(a for group in axes for a in group)
     kept, shape = sorted(order), use.view.root_shape
     restore = _Reshape(shape) if len(kept) != len(shape) else None
     dims = tuple(shape[a] for a in order)
-    return Outer(left, right, dims, tuple(order.index(a) for a in kept), restore, axes)
+    permutation = tuple(order.index(a) for a in kept)
+    return Outer(left, right, dims, permutation, restore, axes, data_on_left=not swapped)
 
 
 def _in_operand_coordinates(use: ProductUse, left: Array, right: Array) -> Outer:

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from fishjax.capture import Embedding, Gradient, Outer
-from fishjax.capture.centring import centred
+from fishjax.capture.centring import centred, is_centred
 from fishjax.capture.costs import parts, prefers_gram
 from fishjax.capture.factored import accumulator, each
 
@@ -31,9 +31,7 @@ def pairwise(a: Gradient, b: Gradient, groups: int) -> Array:
     Accumulated in float32, or float64 for float64 gradients, at the highest matmul precision.
     """
     if prefers_gram(a, b, groups):
-        lefts = [centred(part) for part in parts(a)]
-        rights = lefts if a is b else [centred(part) for part in parts(b)]
-        return sum(_factored(x, y, groups) for x in lefts for y in rights)  # type: ignore[return-value]
+        return sum(_factored(x, y, groups) for x in parts(a) for y in parts(b))  # type: ignore[return-value]
     left = a.materialise()
     right = left if a is b else b.materialise()
     # The parameter's axes stay apart: merging them would gather gradients that a mesh shards.
@@ -83,19 +81,39 @@ def _shared_gram(x: Array, y: Array, n: int, m: int, groups: int) -> Array:
 def _factored(a: Any, b: Any, groups: int) -> Array:
     if isinstance(b, Outer) and isinstance(a, Embedding):
         return jnp.swapaxes(_factored(b, a, groups), 1, 2)
+    if isinstance(a, Outer) and isinstance(b, Outer):
+        return _centred_products(a, b, groups)
     n, m = a.num_examples, b.num_examples
     right_a = a.right if isinstance(a, Outer) else a.right[:, None]
-    right_b = b.right if isinstance(b, Outer) else b.right[:, None]
-    right = _shared_gram(right_a, right_b, n, m, groups)
-    if isinstance(a, Outer) and isinstance(b, Outer):
-        product = _shared_gram(a.left, b.left, n, m, groups) * right
-    elif isinstance(a, Outer):
+    right = _shared_gram(right_a, b.right[:, None], n, m, groups)
+    if isinstance(a, Outer):
         product = _columns(a, b.indices, groups) * right
     else:
         ids_a, ids_b = (x.indices.reshape(groups, 1, -1, x.right.shape[1]) for x in (a, b))
         product = jnp.where(ids_a[..., None, None] == ids_b[:, :, None, None], right, 0)
+    return _summed(product, n, m, groups)
+
+
+def _summed(product: Array, n: int, m: int, groups: int) -> Array:
+    """`[G, B, N, R, M, S]` to `[G, N, M]`; examples may share."""
     summed = jnp.sum(product, axis=(1, 3, 5))
     return jnp.broadcast_to(summed, (groups, n // groups, m // groups))
+
+
+def _centred_products(a: Outer, b: Outer, groups: int) -> Array:
+    if not all(is_centred(x.dtype, x.right.shape[2]) for x in (a, b)):
+        return _products(a, b, groups)
+    rows, mean = centred(a)
+    other, other_mean = (rows, mean) if b is a else centred(b)
+    border = _products(rows, other_mean, groups)
+    second = jnp.swapaxes(border, 1, 2) if b is a else _products(mean, other, groups)
+    return _products(rows, other, groups) + border + second + _products(mean, other_mean, groups)
+
+
+def _products(a: Outer, b: Outer, groups: int) -> Array:
+    n, m = a.num_examples, b.num_examples
+    left = _shared_gram(a.left, b.left, n, m, groups)
+    return _summed(left * _shared_gram(a.right, b.right, n, m, groups), n, m, groups)
 
 
 def _columns(a: Outer, ids: Array, groups: int) -> Array:
