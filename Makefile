@@ -32,6 +32,7 @@ types: install
 
 bench: install
 	$(BIN)/python -m experiments.bench.norms --out experiments/bench/results
+	$(BIN)/python -m experiments.bench.sweep --out experiments/bench/results
 
 notebooks: install
 	$(BIN)/python -m experiments.run_notebooks notebooks

@@ -6,6 +6,7 @@ else the machine does falls on all of them:
 - norms: `gradients.squared_norms` of every parameter,
 - value_and_grad: one training step's gradient of the same batch,
 - vmap(grad): the materialised per-example gradients, reduced to norms,
+- map(grad): one example's gradient after another (`lax.map`), in the sweeps,
 - floor: forward plus activations-only backward (gradient of the embedded input, weights
   frozen, no statistic): no method that needs the gradient at every layer can be cheaper.
 
@@ -44,15 +45,17 @@ SMOKE = tuple(
 )
 
 
+MAIN = ("norms", "value_and_grad", "floor")
+OTHERS = ("vmap(grad)",)
+
+
 def programs(size: Size) -> dict[str, Callable[..., Any]]:
     """The functions `(params, ids)` that are compared."""
     fn, inner = decoder.log_likelihood(size), decoder.from_embedded(size)
 
-    def vmap_grad(params: Any, ids: jax.Array) -> jax.Array:
-        single = jax.grad(lambda p, row: fn(p, row[None])[0])
-        per_example = jax.vmap(single, (None, 0))(params, ids)
-        squares = [jnp.sum(g.reshape(len(ids), -1) ** 2, 1) for g in jax.tree.leaves(per_example)]
-        return jnp.sum(jnp.stack(squares), axis=0)
+    def norm(params: Any, row: jax.Array) -> jax.Array:
+        gradient = jax.grad(lambda p: fn(p, row[None])[0])(params)
+        return sum((jnp.sum(g**2) for g in jax.tree.leaves(gradient)), start=jnp.zeros(()))
 
     def floor(params: Any, ids: jax.Array) -> Any:
         embedded = params["embedding"][ids]
@@ -62,26 +65,34 @@ def programs(size: Size) -> dict[str, Callable[..., Any]]:
         "norms": gradients.squared_norms(fn),
         "value_and_grad": jax.value_and_grad(lambda params, ids: fn(params, ids).sum()),
         "floor": floor,
-        "vmap(grad)": vmap_grad,
+        "vmap(grad)": jax.vmap(norm, (None, 0)),
+        "map(grad)": lambda params, ids: jax.lax.map(lambda row: norm(params, row), ids),
     }
 
 
-def measure(size: Size, seconds: float) -> dict[str, Any]:
-    """Compiles all programs of one size, then times them in turns for about `seconds`."""
+def measure(size: Size, seconds: float, others: tuple[str, ...] = OTHERS) -> dict[str, Any]:
+    """Compiles the programs of one size, then times them in turns for about `seconds`.
+
+    Args:
+      size: the model and batch.
+      seconds: timing budget of the turns of norms, value_and_grad and floor.
+      others: what else is timed; the first of them gives the reference for the error.
+    """
     params = decoder.init(size, jax.random.key(0))
     ids = jax.random.randint(jax.random.key(1), (size.batch, size.length), 0, size.vocabulary)
+    every = programs(size)
     compiled, rows = {}, {}
-    for name, fn in programs(size).items():
+    for name in (*MAIN, *others):
         start = time.perf_counter()
-        compiled[name] = jax.jit(fn).lower(params, ids).compile()
+        compiled[name] = jax.jit(every[name]).lower(params, ids).compile()
         rows[name] = {"compile_s": time.perf_counter() - start, **_compiled_cost(compiled[name])}
     norms = compiled["norms"](params, ids)[1].total
-    reference = compiled["vmap(grad)"](params, ids)
+    reference = compiled[others[0]](params, ids)
     times: dict[str, list[float]] = {name: [] for name in compiled}
-    begin = time.perf_counter()
-    # vmap(grad) takes its turns last: its gigabytes would leave the others a cold allocator
-    for names, rounds in ((("norms", "value_and_grad", "floor"), 7), (("vmap(grad)",), 3)):
-        while len(times[names[0]]) < rounds or time.perf_counter() - begin < seconds:
+    # the others take their turns last: gigabytes of gradients leave a cold allocator
+    for names, rounds, budget in ((MAIN, 7, seconds), (others, 3, seconds / 10)):
+        begin = time.perf_counter()
+        while len(times[names[0]]) < rounds or time.perf_counter() - begin < budget:
             for name in names:
                 start = time.perf_counter()
                 jax.block_until_ready(compiled[name](params, ids))
@@ -89,6 +100,7 @@ def measure(size: Size, seconds: float) -> dict[str, Any]:
     for name, row in rows.items():
         row["median_s"], row["min_s"] = statistics.median(times[name]), min(times[name])
         row["runs"] = len(times[name])
+    compared = [name for name in rows if name != "norms"]
     return {
         "size": size.name,
         "tokens": size.batch * size.length,
@@ -97,7 +109,7 @@ def measure(size: Size, seconds: float) -> dict[str, Any]:
         "programs": rows,
         "ratios": {
             f"norms / {other}": rows["norms"]["median_s"] / rows[other]["median_s"]
-            for other in ("floor", "value_and_grad", "vmap(grad)")
+            for other in compared
         },
     }
 
@@ -146,15 +158,19 @@ def main() -> None:
         results.append(measure(size, 0.1 if args.smoke else args.seconds))
         print(line(results[-1]), flush=True)
     if args.out:
-        args.out.mkdir(parents=True, exist_ok=True)
-        device = jax.devices()[0]
-        about = {
-            "jax": jax.__version__,
-            "device": device.device_kind,
-            "machine": platform.machine(),
-        }
-        text = json.dumps({"about": about, "results": results}, indent=1)
-        (args.out / "norms.json").write_text(text + "\n")
+        write(results, args.out / "norms.json")
+
+
+def write(results: list[dict[str, Any]], path: pathlib.Path) -> None:
+    """Writes results with the machine that they were measured on."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    device = jax.devices()[0]
+    about = {
+        "jax": jax.__version__,
+        "device": device.device_kind,
+        "machine": platform.machine(),
+    }
+    path.write_text(json.dumps({"about": about, "results": results}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

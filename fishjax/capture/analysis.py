@@ -23,11 +23,24 @@ from fishjax.capture.plan import (
     TapUse,
     Use,
 )
-from fishjax.capture.rules import elementwise_label, product_use
+from fishjax.capture.rules import elementwise_label, gated_operand, product_use
 
-__all__ = ["Analysis", "analyse"]
+__all__ = ["Analysis", "NotDifferentiableError", "analyse"]
 
 Scopes = tuple[tuple[str, int], ...]
+
+
+class NotDifferentiableError(ValueError):
+    """A parameter enters an operation that has no reverse-mode derivative.
+
+    Attributes:
+      primitive: its name.
+      leaves: the parameters' leaves.
+    """
+
+    def __init__(self, primitive: str, leaves: frozenset[int]):
+        super().__init__(primitive)
+        self.primitive, self.leaves = primitive, leaves
 
 
 @dataclasses.dataclass(eq=False)
@@ -56,7 +69,7 @@ def analyse(jaxpr: Any, consts: list[Any], num_leaves: int, selected: list[bool]
         for leaf, var in enumerate(jaxpr.invars[:num_leaves])
     ]
     kinds += [DATA] * (len(jaxpr.invars) - num_leaves)
-    plan = walker.walk(jaxpr, consts, kinds, (), everything_data=False)
+    plan = walker.walk(jaxpr, consts, kinds, (), everything_data=False, outputs=1)
     walker.tap_outputs(plan, (), 1)
     return Analysis(plan, walker.uses)
 
@@ -64,6 +77,7 @@ def analyse(jaxpr: Any, consts: list[Any], num_leaves: int, selected: list[bool]
 @dataclasses.dataclass(eq=False)
 class _Walker:
     uses: list[Use]
+    producers: dict[Any, Any] = dataclasses.field(default_factory=dict)
 
     def add(self, make: Any) -> Any:
         """Registers the use that `make(index)` builds."""
@@ -89,18 +103,30 @@ class _Walker:
         )
 
     def walk(
-        self, jaxpr: Any, consts: list[Any], kinds: list[Any], scopes: Scopes, everything_data: bool
+        self,
+        jaxpr: Any,
+        consts: list[Any],
+        kinds: list[Any],
+        scopes: Scopes,
+        everything_data: bool,
+        outputs: int | None = None,
     ) -> Plan:
-        """Plans one jaxpr whose inputs have the given kinds."""
+        """Plans one jaxpr whose inputs have the given kinds; only `outputs` are differentiated."""
+        live = _live(jaxpr, outputs)
         env: dict[Any, Any] = dict(zip(jaxpr.invars, kinds, strict=True))
         env.update((var, CONSTANT) for var in jaxpr.constvars)
         first = len(self.uses)
         actions = []
         for eqn in jaxpr.eqns:
             ins = [CONSTANT if is_literal(a) else env[a] for a in eqn.invars]
-            action, outs = self.equation(eqn, ins, scopes)
+            if not live.isdisjoint(eqn.outvars):
+                action, outs = self.equation(eqn, ins, scopes)
+            else:  # no gradient comes back through it
+                action = Action("plain")
+                outs = [DATA if DATA in ins else CONSTANT] * len(eqn.outvars)
             actions.append(action)
             env.update(zip(eqn.outvars, outs, strict=True))
+            self.producers.update((var, eqn) for var in eqn.outvars)
         out_kinds = [CONSTANT if is_literal(a) else env[a] for a in jaxpr.outvars]
         plan = Plan(jaxpr, consts, actions, out_kinds)
         if everything_data:
@@ -122,6 +148,9 @@ class _Walker:
             return Action("plain"), [CONSTANT] * len(eqn.outvars)
         if not any(isinstance(k, Static) for k in ins):
             return Action("plain"), [DATA] * len(eqn.outvars)
+        if name == "while":
+            leaves = frozenset().union(*(k.leaves for k in ins if isinstance(k, Static)))
+            raise NotDifferentiableError(name, leaves)
         if name in CALL_PRIMITIVES:
             inner, consts = called_jaxpr(eqn)
             plan = self.walk(inner, consts, ins, scopes, everything_data=False)
@@ -136,6 +165,9 @@ class _Walker:
             return self.scan(eqn, ins, scopes)
         if name == "cond":
             return self.cond(eqn, ins, scopes)
+        gated = gated_operand(eqn, ins, self.producers)
+        if gated is not None:
+            return Action("gate", use=gated), [ins[gated]]
         return self.meeting(eqn, ins, scopes)
 
     def static(self, eqn: Any, ins: list[Any]) -> tuple[Action, list[Any]]:
@@ -171,6 +203,9 @@ class _Walker:
             self.walk(jaxpr, consts, ins[1:], scopes, everything_data=True)
             for jaxpr, consts in branches(eqn)
         )
+        if ins[0] == DATA:
+            data = tuple(i for i, k in enumerate(ins[1:]) if k == DATA)
+            return Action("select", use=data, branches=plans), [DATA] * len(eqn.outvars)
         return Action("cond", branches=plans), [DATA] * len(eqn.outvars)
 
     def scan(self, eqn: Any, ins: list[Any], scopes: Scopes) -> tuple[Action, list[Any]]:
@@ -196,7 +231,9 @@ class _Walker:
         inside = (*scopes, ("steps", parts.length))
         while True:
             kinds = [*inner[0], *carry, *inner[1]]
-            draft = _Walker([]).walk(body, parts.body.consts, kinds, inside, True)
+            draft = _Walker([], dict(self.producers)).walk(
+                body, parts.body.consts, kinds, inside, True
+            )
             settled = [
                 DATA if DATA in (a, b) else a
                 for a, b in zip(carry, draft.out_kinds[:nk], strict=True)
@@ -207,6 +244,15 @@ class _Walker:
         kinds = [*inner[0], *carry, *inner[1]]
         action.plan = self.walk(body, parts.body.consts, kinds, inside, everything_data=True)
         return action, [DATA] * len(eqn.outvars)
+
+
+def _live(jaxpr: Any, outputs: int | None) -> set[Any]:
+    """The values through which a gradient comes back from (the first `outputs`) outputs."""
+    live = {v for v in jaxpr.outvars[:outputs] if not is_literal(v)}
+    for eqn in reversed(jaxpr.eqns):
+        if eqn.primitive.name != "stop_gradient" and not live.isdisjoint(eqn.outvars):
+            live.update(v for v in eqn.invars if not is_literal(v))
+    return live
 
 
 def _enter(kind: Any, var: Any, sort: str, length: int) -> Any:

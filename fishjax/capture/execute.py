@@ -6,6 +6,7 @@ so that its cotangent is the exact per-example gradient of the leaf.
 """
 
 import dataclasses
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -22,10 +23,17 @@ __all__ = ["Runner", "Value"]
 
 
 class Value(NamedTuple):
-    """A value and, for static values of accumulating leaves, its shadow."""
+    """A value and, for static values, what its cotangent meets on the way to the leaf.
+
+    Attributes:
+      primal: the array.
+      shadow: the perturbation of an accumulating leaf.
+      gate: whether this example takes the branch that the value is in; None: no branch.
+    """
 
     primal: Any
     shadow: Array | None = None
+    gate: Array | None = None
 
 
 Rides = dict[int, Ride]  # what travels to every use, by its index
@@ -72,7 +80,7 @@ class Runner:
         """Turns a static value into data."""
         if value.shadow is not None:
             return Value(shadow_site(value.primal, value.shadow))
-        return Value(self.sites.tap(use)(value.primal, rides[use.index]))
+        return Value(self.sites.tap(use)(value.primal, rides[use.index], value.gate))
 
     def do_plain(self, eqn: Any, action: Any, ins: list[Value], rides: Rides) -> list[Value]:
         """Data or constants only."""
@@ -83,10 +91,19 @@ class Runner:
         """A function of parameters; shadows go through its derivative."""
         del action, rides
         outs = bind(eqn, *(v.primal for v in ins))
+        gates = [v.gate for v in ins if v.gate is not None]
+        gate = functools.reduce(jnp.logical_and, gates) if gates else None
         if all(v.shadow is None for v in ins):
-            return [Value(out) for out in outs]
+            return [Value(out, None, gate) for out in outs]
         shadows = _push_shadows(eqn, ins, outs)
-        return [Value(out, shadow) for out, shadow in zip(outs, shadows, strict=True)]
+        return [Value(out, shadow, gate) for out, shadow in zip(outs, shadows, strict=True)]
+
+    def do_gate(self, eqn: Any, action: Any, ins: list[Value], rides: Rides) -> list[Value]:
+        """`select(data, stop_gradient(w), w)`: see `rules.gated_operand`."""
+        del eqn, rides
+        predicate = jnp.reshape(ins[0].primal, -1)[0].astype(bool)
+        taken = predicate if action.use == 2 else ~predicate
+        return [_gated(ins[action.use], taken)]
 
     def do_use(self, eqn: Any, action: Any, ins: list[Value], rides: Rides) -> list[Value]:
         """A product, a convolution or an embedding."""
@@ -99,7 +116,7 @@ class Runner:
             return self.do_plain(eqn, action, ins, rides)
         build: Any = self.sites.product if isinstance(use, ProductUse) else self.sites.embedding
         site = build(eqn, use, self.form(use) == "factors")
-        return [Value(site(data.primal, weight.primal, rides[use.index]))]
+        return [Value(site(data.primal, weight.primal, rides[use.index], weight.gate))]
 
     def do_call(self, eqn: Any, action: Any, ins: list[Value], rides: Rides) -> list[Value]:
         """Inlines a `jit`."""
@@ -117,21 +134,37 @@ class Runner:
         return [Value(out) for out in outs]
 
     def do_cond(self, eqn: Any, action: Any, ins: list[Value], rides: Rides) -> list[Value]:
-        """Rebuilds a `cond` or `switch` around the sites inside its branches."""
+        """Rebuilds a `cond` or `switch` whose index all examples share."""
         del eqn
         index, *operands = ins
-
-        def branch(plan: Plan) -> Any:
-            used = {i: rides[i] for i in plan.use_indices if i in rides}
-            return lambda values, inside: [
-                v.primal for v in self.run(plan, values, {i: inside[i] for i in used})
-            ]
-
         indices = {i for plan in action.branches for i in plan.use_indices}
         inside = {i: rides[i] for i in sorted(indices) if i in rides}
+
+        def branch(plan: Plan) -> Any:
+            return lambda values, inside: [v.primal for v in self.run(plan, values, inside)]
+
         functions = [branch(plan) for plan in action.branches]
         outs = jax.lax.switch(index.primal, functions, operands, inside)
         return [Value(out) for out in outs]
+
+    def do_select(self, eqn: Any, action: Any, ins: list[Value], rides: Rides) -> list[Value]:
+        """Runs every branch and selects, as `vmap` does with a branch on data.
+
+        A branch that an example does not take gets no gradient, whatever its derivatives are.
+        """
+        del eqn
+        index, *operands = ins
+        number = jnp.clip(index.primal.astype(jnp.int32), 0, len(action.branches) - 1)
+        results = []
+        for i, plan in enumerate(action.branches):
+            values = [
+                Value(_masked(v.primal, number == i))
+                if at in action.use
+                else _gated(v, number == i)
+                for at, v in enumerate(operands)
+            ]
+            results.append([v.primal for v in self.run(plan, values, rides)])
+        return [Value(jax.lax.select_n(number, *cases)) for cases in zip(*results, strict=True)]
 
     def do_scan(self, eqn: Any, action: Any, ins: list[Value], rides: Rides) -> list[Value]:
         """Rebuilds a scan; shadows of slices and rides go along as its `xs`."""
@@ -155,6 +188,20 @@ class Runner:
             unroll=parts.unroll,
         )
         return [Value(out) for out in (*carry, *ys)]
+
+
+def _gated(value: Value, taken: Array) -> Value:
+    """The same static value, its cotangent zero where the example does not take the branch."""
+    gate = taken if value.gate is None else value.gate & taken
+    shadow = None if value.shadow is None else jnp.where(taken, value.shadow, 0)
+    return Value(value.primal, shadow, gate)
+
+
+def _masked(data: Any, taken: Array) -> Any:
+    """The same data, its cotangent zero where the example does not take the branch."""
+    if not jnp.issubdtype(jnp.result_type(data), jnp.floating):
+        return data
+    return jnp.where(taken, data, jax.lax.stop_gradient(data))
 
 
 def _push_shadows(eqn: Any, ins: list[Value], outs: list[Any]) -> list[Array | None]:

@@ -159,9 +159,17 @@ class TapUse(Use):
 
 @dataclasses.dataclass(eq=False)
 class Action:
-    """What the second pass does with one equation."""
+    """What the second pass does with one equation.
 
-    kind: str  # "plain" | "static" | "use" | "call" | "remat" | "scan" | "cond"
+    Attributes:
+      kind: the `do_...` method of the runner.
+      use: of a `use`; the gated operand of a `gate`; the data operands of a `select`.
+      taps: operands that become data first.
+      plan: of the equation's own program.
+      branches: plans of a `cond` or `select`.
+    """
+
+    kind: str
     use: Any = None
     taps: dict[int, TapUse] = dataclasses.field(default_factory=dict)
     plan: Any = None

@@ -6,9 +6,9 @@ from typing import Any
 
 from fishjax.capture.convolution import convolution_use
 from fishjax.capture.dense import dense_use
-from fishjax.capture.plan import DATA, EmbeddingUse, Use, followed
+from fishjax.capture.plan import DATA, EmbeddingUse, Static, Use, followed
 
-__all__ = ["elementwise_label", "product_use"]
+__all__ = ["elementwise_label", "gated_operand", "product_use"]
 
 _LABELS = {"mul": "scale", "div": "scale", "add": "shift", "sub": "shift", "add_any": "shift"}
 
@@ -18,6 +18,31 @@ def elementwise_label(eqn: Any) -> tuple[str, bool]:
     name = eqn.primitive.name
     label = _LABELS.get(name)
     return (label, False) if label else (f"fallback: {name}", True)
+
+
+def gated_operand(eqn: Any, ins: list[Any], producers: dict[Any, Any]) -> int | None:
+    """The case of `select(data, stop_gradient(w), w)` that is the parameter; None otherwise.
+
+    So does `vmap` rewrite a branch on data: the value is w either way, and the branch that is
+    not taken gets no gradient. The parameter stays followed, its cotangent is gated.
+    """
+    if eqn.primitive.name != "select_n" or ins[0] != DATA or len(eqn.invars) != 3:
+        return None
+    predicate = producers.get(eqn.invars[0]) if eqn.invars[0].aval.shape else None
+    if eqn.invars[0].aval.shape:
+        name = predicate.primitive.name if predicate is not None else ""
+        if name != "broadcast_in_dim" or math.prod(predicate.invars[0].aval.shape) != 1:
+            return None
+    for case, other in ((1, 2), (2, 1)):
+        stopped = producers.get(eqn.invars[other])
+        if (
+            isinstance(ins[case], Static)
+            and stopped is not None
+            and stopped.primitive.name == "stop_gradient"
+            and stopped.invars[0] is eqn.invars[case]
+        ):
+            return case
+    return None
 
 
 def product_use(eqn: Any, ins: list[Any]) -> Callable[[int], Use] | None:

@@ -37,6 +37,7 @@ EXAMPLES = "fishjax_examples"
 OUTPUTS = "fishjax_outputs"
 
 Finish = Callable[[Gradient, Any], Any]
+Gate = Array | None  # whether the example takes the branch that the use is in
 
 
 class Ride(NamedTuple):
@@ -116,7 +117,7 @@ class Sites:
     axes: tuple[str, ...]
 
     def product(self, eqn: Any, use: ProductUse, joint: bool) -> Callable[..., Array]:
-        """`(data, weight, ride) -> product` of a dense layer or a convolution."""
+        """`(data, weight, ride, gate) -> product` of a dense layer or a convolution."""
         rule: Any = convolution if isinstance(use, ConvolutionUse) else dense
         finish = _keep if joint else self.finish
 
@@ -124,42 +125,43 @@ class Sites:
             return bind(eqn, *((weight, data) if use.operand == 0 else (data, weight)))[0]
 
         @jax.custom_vjp
-        def site(data: Array, weight: Array, ride: Ride) -> Array:
-            del ride
+        def site(data: Array, weight: Array, ride: Ride, gate: Gate) -> Array:
+            del ride, gate
             return operation(data, weight)
 
-        def forward(data: Array, weight: Array, ride: Ride) -> tuple[Array, Any]:
-            return operation(data, weight), (data, weight, ride.argument)
+        def forward(data: Array, weight: Array, ride: Ride, gate: Gate) -> tuple[Array, Any]:
+            return operation(data, weight), (data, weight, ride.argument, gate)
 
-        def backward(saved: Any, cotangent: Array) -> tuple[Array, None, Ride]:
-            data, weight, argument = saved
+        def backward(saved: Any, cotangent: Array) -> tuple[Array, None, Ride, None]:
+            data, weight, argument, gate = saved
             left, right = rule.factors(eqn, use, data, cotangent)
             back = rule.data_cotangent(eqn, use, data, weight, cotangent, right)
+            right = _through(gate, right)
             left, right = gather(left, self.axes[:1]), gather(right, self.axes)
             gradient = product_container(use, left, right, joint)
-            return back, None, Ride(finish(gradient, argument), None)
+            return back, None, Ride(finish(gradient, argument), None), None
 
         site.defvjp(forward, backward)
         return site
 
     def embedding(self, eqn: Any, use: EmbeddingUse, joint: bool) -> Callable[..., Array]:
-        """`(indices, table, ride) -> rows`."""
+        """`(indices, table, ride, gate) -> rows`."""
         numbers = eqn.params["dimension_numbers"]
         finish = _keep if joint else self.finish
 
         @jax.custom_vjp
-        def site(indices: Array, table: Array, ride: Ride) -> Array:
-            del ride
+        def site(indices: Array, table: Array, ride: Ride, gate: Gate) -> Array:
+            del ride, gate
             return bind(eqn, table, indices)[0]
 
-        def forward(indices: Array, table: Array, ride: Ride) -> tuple[Array, Any]:
-            return bind(eqn, table, indices)[0], (indices, ride.argument)
+        def forward(indices: Array, table: Array, ride: Ride, gate: Gate) -> tuple[Array, Any]:
+            return bind(eqn, table, indices)[0], (indices, ride.argument, gate)
 
-        def backward(saved: Any, cotangent: Array) -> tuple[None, None, Ride]:
-            indices, argument = saved
+        def backward(saved: Any, cotangent: Array) -> tuple[None, None, Ride, None]:
+            indices, argument, gate = saved
             offsets = tuple(numbers.offset_dims)
             rows = tuple(a for a in range(cotangent.ndim) if a not in offsets)
-            right = flatten_groups(cotangent, rows, offsets)
+            right = _through(gate, flatten_groups(cotangent, rows, offsets))
             ids = indices[..., 0].reshape(-1)
             inside = (ids >= 0) & (ids < use.vocabulary)
             if not use.clip:  # rows that the gather filled have no gradient
@@ -167,30 +169,36 @@ class Sites:
             ids = jnp.clip(ids, 0, use.vocabulary - 1).astype(jnp.float32)
             ids, right = gather(ids, self.axes[:1]), gather(right, self.axes)
             gradient = embedding_container(use, ids, right, joint)
-            return None, None, Ride(finish(gradient, argument), None)
+            return None, None, Ride(finish(gradient, argument), None), None
 
         site.defvjp(forward, backward)
         return site
 
     def tap(self, use: TapUse) -> Callable[..., Array]:
-        """`(value, ride) -> value`; the ticket receives the value's cotangent."""
+        """`(value, ride, gate) -> value`; the ticket receives the value's cotangent."""
         assert use.view is not None
         view = use.view
 
         @jax.custom_vjp
-        def site(value: Array, ride: Ride) -> Array:
-            del ride
+        def site(value: Array, ride: Ride, gate: Gate) -> Array:
+            del ride, gate
             return value
 
-        def forward(value: Array, ride: Ride) -> tuple[Array, Any]:
-            return value, ride.argument
+        def forward(value: Array, ride: Ride, gate: Gate) -> tuple[Array, Any]:
+            return value, (ride.argument, gate)
 
-        def backward(argument: Any, cotangent: Array) -> tuple[None, Ride]:
+        def backward(saved: Any, cotangent: Array) -> tuple[None, Ride, None]:
+            argument, gate = saved
+            cotangent = _through(gate, cotangent)
             gradient = gather(layout.pull_back(view, cotangent), self.axes)
-            return None, Ride(self.finish(Materialised(gradient), argument), None)
+            return None, Ride(self.finish(Materialised(gradient), argument), None), None
 
         site.defvjp(forward, backward)
         return site
+
+
+def _through(gate: Gate, cotangent: Array) -> Array:
+    return cotangent if gate is None else jnp.where(gate, cotangent, 0)
 
 
 def _keep(gradient: Gradient, argument: Any) -> Gradient:

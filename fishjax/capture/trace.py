@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from fishjax.capture.analysis import Analysis, analyse
+from fishjax.capture.analysis import Analysis, NotDifferentiableError, analyse
 from fishjax.capture.factored import Materialised, accumulator
 from fishjax.capture.forms import Form, choose_forms
 from fishjax.capture.placement import example_mesh_axes
@@ -71,11 +71,20 @@ class Trace:
         self.example_axes = example_mesh_axes(closed.jaxpr)
         inputs = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in closed.jaxpr.invars]
         squeezed = jax.make_jaxpr(squeezed_program(closed.jaxpr, list(closed.consts)))(*inputs)
-        self.analysis: Analysis = analyse(
-            squeezed.jaxpr, list(squeezed.consts), len(self.leaves), self.selected
-        )
+        self.analysis = self._analysed(squeezed)
         shapes = [tuple(jnp.shape(leaf)) for leaf in self.leaves]
         self.forms: list[Form] = choose_forms(self.analysis.uses, shapes)
+
+    def _analysed(self, closed: Any) -> Analysis:
+        try:
+            return analyse(closed.jaxpr, list(closed.consts), len(self.leaves), self.selected)
+        except NotDifferentiableError as error:
+            paths = ", ".join(repr(self.paths[leaf]) for leaf in sorted(error.leaves))
+            raise ValueError(
+                f"the gradient of {paths} passes through `{error.primitive}`, which JAX cannot "
+                "differentiate in reverse: give the loop a fixed length (jax.lax.scan), stop the "
+                "gradient (jax.lax.stop_gradient), or leave the parameter out (parameters=)"
+            ) from None
 
     @property
     def reported(self) -> list[int]:

@@ -52,7 +52,7 @@ def verify(fn: Any, params: Params, batch: Batch, *, has_aux: bool = False) -> N
     together = np.asarray(together, np.float64)
     finite = np.isfinite(apart) & np.isfinite(together)
     scale = np.max(np.abs(apart), initial=0.0, where=finite)
-    error = np.where(finite, np.abs(together - apart), 0.0)
+    error = np.abs(np.where(finite, together, 0.0) - np.where(finite, apart, 0.0))
     error = np.where(np.isnan(together) != np.isnan(apart), np.inf, error)
     tolerance = np.sqrt(_coarsest(params, values, batch)) * scale
     if np.max(error, initial=0.0) > tolerance:

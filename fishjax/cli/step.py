@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from fishjax.gradients import grouped_gram
+from fishjax.gradients import grouped_gram, output_squared_norms
 from fishjax.scores import (
     TOKEN_SCORES,
     Answers,
@@ -16,10 +16,9 @@ from fishjax.scores import (
     evaluate_scores,
     log_probabilities,
     parameter_shares,
-    token_squared_norms,
 )
-from fishjax.tasks import answer_log_likelihoods, token_log_likelihoods
-from fishjax.types import Batch, LogProbFn, Params
+from fishjax.tasks import token_log_likelihoods
+from fishjax.types import ApplyFn, Batch, Params
 
 __all__ = ["StepOutputs", "build_step"]
 
@@ -60,14 +59,18 @@ def build_step(apply_fn: Callable[..., Any], *, with_token_scores: bool = False)
     Returns:
       A function of `BatchPlan.groups` and `BatchPlan.mask`.
     """
-    fn = answer_log_likelihoods(apply_fn)
+    token_fn = token_log_likelihoods(apply_fn)
+
+    def answer_fn(params: Params, rows: Batch) -> tuple[Array, Any]:
+        tokens = token_fn(params, rows)
+        return jnp.sum(tokens.log_likelihoods, axis=-1), tokens
+
+    gram_fn = grouped_gram(answer_fn, has_aux=True)
 
     def step(params: Params, groups: Batch, mask: Array) -> StepOutputs:
-        log_likelihoods, gram = grouped_gram(fn)(params, groups, mask)
-        rows = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), groups)
-        tokens = token_log_likelihoods(apply_fn)(params, rows)
+        (log_likelihoods, tokens), gram = gram_fn(params, groups, mask)
         num_tokens = jnp.sum(groups["target_mask"] > 0, axis=-1)
-        entropies = tokens.entropies.sum(axis=1).reshape(mask.shape) / jnp.maximum(num_tokens, 1)
+        entropies = tokens.entropies.sum(axis=-1) / jnp.maximum(num_tokens, 1)
         answers = Answers(log_likelihoods, gram.total, mask, num_tokens, entropies)
         choice = choose(log_likelihoods, mask)
         return StepOutputs(
@@ -77,7 +80,9 @@ def build_step(apply_fn: Callable[..., Any], *, with_token_scores: bool = False)
             chosen=choice.index,
             tied=choice.tied,
             scores=evaluate_scores(answers),
-            token_scores=_token_scores(fn, tokens.log_likelihoods, params, groups, choice)
+            token_scores=_token_scores(
+                lambda params, rows: token_fn(params, rows).log_likelihoods, params, groups, choice
+            )
             if with_token_scores
             else {},
             shares=parameter_shares(log_likelihoods, gram.by_parameter, mask, choice.index),
@@ -95,16 +100,12 @@ def _all_finite(answers: Answers) -> Array:
 
 
 def _token_scores(
-    fn: LogProbFn, log_likelihoods: Array, params: Params, groups: Batch, choice: Choice
+    token_fn: ApplyFn, params: Params, groups: Batch, choice: Choice
 ) -> dict[str, Array]:
     """Per-token scores of the chosen answers only: K times cheaper than of all."""
-    num_questions, num_answers = groups["target_mask"].shape[:2]
-
-    def of_chosen(leaf: Array) -> Array:
-        return leaf[jnp.arange(num_questions), choice.index]
-
-    rows = jax.tree.map(of_chosen, groups)
-    norms = token_squared_norms(fn)(params, rows)
-    chosen = of_chosen(log_likelihoods.reshape(num_questions, num_answers, -1))
+    questions = jnp.arange(groups["target_mask"].shape[0])
+    rows = jax.tree.map(lambda leaf: leaf[questions, choice.index], groups)
+    # one token at a time: the memory of one backward pass, whatever the length
+    log_likelihoods, norms = output_squared_norms(token_fn, chunk=1)(params, rows)
     kept = rows["target_mask"] > 0
-    return {score.name: score.function(chosen, norms, kept) for score in TOKEN_SCORES}
+    return {s.name: s.function(log_likelihoods, norms.total, kept) for s in TOKEN_SCORES}

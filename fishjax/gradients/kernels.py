@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from fishjax.capture import Embedding, Gradient, Materialised, Outer, Sum
+from fishjax.capture import Gradient
 from fishjax.capture.collect import collect
 from fishjax.capture.explicit import on_auto_axes
 from fishjax.capture.trace import Trace
@@ -16,7 +16,7 @@ from fishjax.operators import Operator
 from fishjax.trees import Selection, leading_size
 from fishjax.types import Batch, LogProbFn, Params
 
-__all__ = ["factors", "inner_products", "over_layers"]
+__all__ = ["factors", "inner_products", "layers_of", "over_layers"]
 
 
 def inner_products(
@@ -50,13 +50,19 @@ def inner_products(
         raise ValueError(f"tile is {tile}: expected a positive number of examples")
 
     def run(fn: Any, covariance: Any, params: Params, batch_a: Batch, batch_b: Batch) -> Array:
-        def factors_of(batch: Batch) -> tuple[Metric, dict[str, Any]]:
+        def factors_of(batch: Batch) -> tuple[Trace, dict[str, Gradient]]:
             program = Trace(fn, params, batch, parameters=parameters)
-            return Metric(covariance, program), collect(program, factors)[1]
+            return program, collect(program, factors)[1]
 
-        def block(a: tuple[Metric, Any], b: tuple[Metric, Any]) -> Array:
-            metric = a[0]
-            products = {path: _kernel(metric, path, a[1][path], b[1][path]) for path in a[1]}
+        def block(a: tuple[Trace, Any], b: tuple[Trace, Any]) -> Array:
+            metric = Metric(covariance, a[0])
+            layers = layers_of(a[0])
+            products = {
+                path: over_layers(metric.kernel, layers[path])(
+                    gradient, b[1][path], metric.argument_of(path, layers[path])
+                )
+                for path, gradient in a[1].items()
+            }
             return total_over_parameters(metric.finish(products), 2)
 
         if tile is None:
@@ -83,20 +89,14 @@ def _tiles(batch: Batch, tile: int) -> Batch:
 
 
 def factors(gradient: Gradient, argument: Any = None) -> Gradient:
-    """The factors themselves as a statistic, with materialised gradients as `[N, P]`."""
+    """The factored gradients themselves, as a statistic."""
     del argument
-    if isinstance(gradient, Materialised):
-        return Materialised(gradient.gradient.reshape(gradient.num_examples, -1))
     return gradient
 
 
-def _kernel(metric: Metric, path: str, a: Gradient, b: Gradient) -> Any:
-    layers = leading_axes(a)
-
-    def function(x: Gradient, y: Gradient, argument: Any) -> Any:
-        return metric.products(x, y, 1, argument)
-
-    return over_layers(function, layers)(a, b, metric.argument_of(path, layers))
+def layers_of(program: Trace) -> dict[str, int]:
+    """How many layer axes are in front of the statistics of every parameter."""
+    return {program.paths[i]: program.forms[i].layers for i in program.reported}
 
 
 def over_layers(function: Callable[..., Any], layers: int) -> Callable[..., Any]:
@@ -104,11 +104,3 @@ def over_layers(function: Callable[..., Any], layers: int) -> Callable[..., Any]
     for _ in range(layers):
         function = jax.vmap(function)
     return function
-
-
-def leading_axes(gradient: Gradient) -> int:
-    """How many layer axes are in front of the arrays of collected factors."""
-    part = gradient.parts[0] if isinstance(gradient, Sum) else gradient
-    if isinstance(part, Outer):
-        return part.left.ndim - 4
-    return (part.ids if isinstance(part, Embedding) else part.gradient).ndim - 2

@@ -85,6 +85,10 @@ class Metric:
         """`products` of every example with itself, as a statistic."""
         return self.products(gradient, gradient, gradient.num_examples, argument)
 
+    def kernel(self, a: Gradient, b: Gradient, argument: Any) -> Any:
+        """`products` of all examples of `a` with all of `b`, one group."""
+        return self.products(a, b, 1, argument)
+
     def products(self, a: Gradient, b: Gradient, groups: int, argument: Any) -> Any:
         """`[G, N, M]` products of one parameter, to be passed through `finish`."""
         if argument is None:
@@ -92,8 +96,6 @@ class Metric:
         operator = argument.operator
         if isinstance(operator, Isotropic):
             return operator.scale * pairwise(a, b, groups)
-        a = _shaped(a, argument.shape)
-        b = a if b is a else _shaped(b, argument.shape)
         if isinstance(operator, LowRankPlusDiagonal):
             return _coupled(operator, a, b, groups)
         if isinstance(operator, Diagonal):
@@ -131,13 +133,6 @@ class Metric:
         """Whether a parameter's share of a squared norm can be negative."""
         operators = (self._operators or {}).values()
         return any(isinstance(o, LowRankPlusDiagonal) for o in operators)
-
-
-def _shaped(gradient: Gradient, shape: tuple[int, ...]) -> Gradient:
-    """Collected factors hold materialised gradients flat."""
-    if isinstance(gradient, Materialised):
-        return Materialised(gradient.gradient.reshape(-1, *shape))
-    return gradient
 
 
 def _scaled_products(diagonal: Array, a: Gradient, b: Gradient, groups: int) -> Array:

@@ -11,11 +11,11 @@ from fishjax.capture import Gradient
 from fishjax.capture.collect import collect
 from fishjax.capture.explicit import axis_from_end, axis_from_start, on_auto_axes
 from fishjax.capture.trace import Trace
-from fishjax.gradients.kernels import factors, leading_axes, over_layers
+from fishjax.gradients.kernels import factors, layers_of, over_layers
 from fishjax.gradients.norms import non_negative
 from fishjax.gradients.pairwise import pairwise
 from fishjax.gradients.results import SquaredNorms
-from fishjax.trees import Selection, flatten_with_paths
+from fishjax.trees import Selection
 from fishjax.types import Batch, LogProbFn, Params
 
 __all__ = ["ClippedGradients", "clipped_gradients", "gradient_blocks"]
@@ -72,8 +72,8 @@ def clipped_gradients(
         norms = non_negative({path: norm for path, (norm, _) in held.items()}, 1)
         root = jnp.sqrt(norms.total)
         weights = jnp.where(root > max_norm, max_norm / jnp.where(root > 0, root, 1.0), 1.0)
-        total = _weighted(held, params, jnp.ones_like(weights))
-        return outputs, ClippedGradients(norms, total, _weighted(held, params, weights))
+        total = _weighted(program, held, jnp.ones_like(weights))
+        return outputs, ClippedGradients(norms, total, _weighted(program, held, weights))
 
     def places(results: Any, specs: Params) -> Any:
         norms = axis_from_end(results[1].norms, 1)
@@ -87,18 +87,16 @@ def _norm_and_factors(gradient: Gradient, argument: Any) -> tuple[Array, Gradien
     return norm, factors(gradient, argument)
 
 
-def _weighted(held: dict[str, Any], params: Params, weights: Array) -> Params:
+def _weighted(program: Trace, held: dict[str, Any], weights: Array) -> Params:
     """The weighted sum of gradients as a tree of parameters."""
-    paths, leaves, treedef = flatten_with_paths(params)
-    sums = []
-    for path, leaf in zip(paths, leaves, strict=True):
+    layers, sums = layers_of(program), []
+    for path, leaf in zip(program.paths, program.leaves, strict=True):
         if path not in held:
             sums.append(jnp.zeros_like(leaf))
             continue
-        gradient = held[path][1]
-        add = over_layers(lambda g: g.weighted_sum(weights), leading_axes(gradient))
-        sums.append(add(gradient).reshape(jnp.shape(leaf)))
-    return jax.tree.unflatten(treedef, sums)
+        add = over_layers(lambda g: g.weighted_sum(weights), layers[path])
+        sums.append(add(held[path][1]))
+    return jax.tree.unflatten(program.treedef, sums)
 
 
 def gradient_blocks(
@@ -122,7 +120,7 @@ def gradient_blocks(
 
     def run(fn: Any, _: Any, params: Params, batch: Batch) -> tuple[Any, dict[str, Array]]:
         program = Trace(fn, params, batch, parameters=parameters, has_aux=has_aux)
-        layers = {program.paths[i]: program.forms[i].layers for i in program.reported}
+        layers = layers_of(program)
         outputs, blocks = collect(program, lambda gradient, _: gradient.materialise())
         return outputs, {p: jnp.moveaxis(block, layers[p], 0) for p, block in blocks.items()}
 

@@ -9,7 +9,6 @@ from fishjax.scores.attribution import parameter_shares
 from fishjax.scores.log_space import log1mexp, log_probabilities, masked_logsumexp
 from fishjax.scores.registry import DIRECTIONS, LOGARITHMIC, SCORES, evaluate_scores
 from fishjax.scores.score import Direction, Score
-from fishjax.scores.token_gradients import token_squared_norms
 from fishjax.scores.tokens import TOKEN_SCORES, TokenScore
 from fishjax.scores.uncertainty import (
     Uncertainty,
@@ -43,5 +42,4 @@ __all__ = [
     "of_sequence",
     "parameter_shares",
     "take_chosen",
-    "token_squared_norms",
 ]

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from scipy.stats import entropy
 
-from fishjax import scores
-from fishjax.gradients import grouped_gram
+from fishjax import gradients, scores
 from fishjax.tasks import answer_log_likelihoods, token_log_likelihoods
 
 pytestmark = pytest.mark.usefixtures("x64")
@@ -63,7 +62,7 @@ def answers_of(case):
     params, groups = case.params, case.groups
     mask = jnp.asarray(case.mask)
     fn = answer_log_likelihoods(apply_fn)
-    outputs, gram = grouped_gram(fn)(params, groups, mask)
+    outputs, gram = gradients.grouped_gram(fn)(params, groups, mask)
     rows = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), groups)
     tokens = token_log_likelihoods(apply_fn)(params, rows)
     lengths = groups["target_mask"].sum(-1)
@@ -194,11 +193,11 @@ def test_token_scores_equal_autodiff_of_each_token():
     case = make_case(11, 2, 2)
     params, groups = case.params, case.groups
     rows = jax.tree.map(lambda leaf: leaf[:, 0], groups)
-    norms = scores.token_squared_norms(answer_log_likelihoods(apply_fn))(params, rows)
-    statistics = token_log_likelihoods(apply_fn)(params, rows)
+    token_fn = lambda p, r: token_log_likelihoods(apply_fn)(p, r).log_likelihoods  # noqa: E731
+    log_likelihoods, norms = gradients.output_squared_norms(token_fn, chunk=1)(params, rows)
     kept = rows["target_mask"] > 0
     ours = {
-        score.name: score.function(statistics.log_likelihoods, norms, kept)
+        score.name: score.function(log_likelihoods, norms.total, kept)
         for score in scores.TOKEN_SCORES
     }
 

@@ -1,0 +1,124 @@
+"""Every model of every framework against float64 `vmap(grad)`, parameter by parameter."""
+
+import importlib
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fishjax import capture, gradients
+
+from ..gradients.compare import (
+    assert_close_float32,
+    assert_same_float64,
+    by_example,
+    dense_gradients,
+)
+
+FRAMEWORKS = dict(
+    pure="jax", linen="flax.linen", nnx="flax.nnx", equinox="equinox", haiku="haiku"
+)  # fmt: skip
+BFLOAT16 = [("pure", "decoder"), ("linen", "encoder"), ("nnx", "cnn"), ("haiku", "mlp")]
+ALLOWED = pathlib.Path(__file__).parents[1] / "allowed_fallbacks.txt"
+
+
+def load():
+    """All builders by (framework, model), and a reason for every framework that is missing."""
+    cases, missing = {}, {}
+    for framework, package in FRAMEWORKS.items():
+        try:
+            pytest.importorskip(package, exc_type=ImportError)
+        except pytest.skip.Exception as skipped:
+            missing[framework] = str(skipped)
+            continue
+        module = importlib.import_module(f".{framework}", __package__)
+        cases.update({(framework, name): build for name, build in module.CASES.items()})
+    return cases, missing
+
+
+CASES, MISSING = load()
+
+
+def each(keys):
+    """Parametrises by (framework, model); a missing framework is one skipped row."""
+    rows = [pytest.param(*key, id="-".join(key)) for key in keys if key[0] not in MISSING]
+    rows += [
+        pytest.param(name, "", id=name, marks=pytest.mark.skip(reason=reason))
+        for name, reason in MISSING.items()
+    ]
+    return pytest.mark.parametrize(("framework", "model"), rows)
+
+
+def allowed_fallbacks():
+    """{"framework/model": paths} of the file; a line without a reason is refused."""
+    allowed = {}
+    for line in ALLOWED.read_text().splitlines():
+        entry, _, reason = line.partition("#")
+        if not entry.strip():
+            continue
+        assert reason.strip(), f"{line!r} has no reason"
+        case, _, path = entry.partition(":")
+        allowed.setdefault(case.strip(), set()).add(path.strip())
+    return allowed
+
+
+@each(CASES)
+def test_norms(framework, model):
+    """One test for both precisions, so that the reference is computed once.
+
+    To save time, float32 runs in the first framework that has the model.
+    """
+    with jax.enable_x64(True):
+        fn, params, batch = CASES[framework, model]()
+        expected = dense_gradients(fn, params, batch)
+        outputs, norms = jax.jit(gradients.squared_norms(fn))(params, batch)
+        assert outputs.dtype == jnp.float64
+        assert_same_float64(outputs, norms, *expected)
+    if framework != next(f for f, m in CASES if m == model):
+        return
+    with jax.enable_x64(False):
+        fn, params, batch = CASES[framework, model]()
+        outputs, norms = jax.jit(gradients.squared_norms(fn))(params, batch)
+        assert outputs.dtype == jnp.float32
+        assert_close_float32(norms, expected[1])
+
+
+@each([("nnx", "decoder_scan"), ("equinox", "decoder_scan")])
+def test_verify_runs_eagerly(framework, model):
+    """Transforms of frameworks must not see parameters of another trace level."""
+    capture.verify(*CASES[framework, model]())
+
+
+@each(BFLOAT16)
+def test_bfloat16(framework, model):
+    def cast(tree, dtype):
+        return jax.tree.map(lambda x: x.astype(dtype) if x.dtype.kind != "i" else x, tree)
+
+    fn, *arguments = CASES[framework, model]()
+    rounded = cast(arguments, "bfloat16")
+    _, norms = jax.jit(gradients.squared_norms(fn))(*rounded)
+    _, expected = jax.jit(gradients.squared_norms(fn))(*cast(rounded, "float32"))
+    assert norms.total.dtype == jnp.float32
+    np.testing.assert_allclose(norms.total, expected.total, rtol=0.02)
+    for path, values in norms.by_parameter.items():
+        error = np.abs(by_example(values, 1) - by_example(expected.by_parameter[path], 1))
+        assert np.all(error <= 0.02 * np.asarray(expected.total)), path
+
+
+@each(CASES)
+def test_coverage(framework, model):
+    fn, *arguments = CASES[framework, model]()
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), arguments)
+    report = capture.uses(fn, *shapes)
+    assert set(report.fallbacks) <= allowed_fallbacks().get(f"{framework}/{model}", set()), str(
+        report
+    )
+    assert all(p.form not in ("unused", "not differentiable") for p in report.parameters)
+
+
+def test_allowed_fallbacks_name_cases():
+    known = {f"{framework}/{model}" for framework, model in CASES}
+    stale = {key for key in allowed_fallbacks() if key.split("/")[0] not in MISSING} - known
+    assert not stale
