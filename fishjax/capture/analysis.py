@@ -23,7 +23,7 @@ from fishjax.capture.plan import (
     TapUse,
     Use,
 )
-from fishjax.capture.rules import elementwise_label, gated_operand, product_use
+from fishjax.capture.rules import gated_operand, product_use, tap_label
 
 __all__ = ["Analysis", "NotDifferentiableError", "analyse"]
 
@@ -156,6 +156,9 @@ class _Walker:
             plan = self.walk(inner, consts, ins, scopes, everything_data=False)
             return Action("call", plan=plan), plan.out_kinds
         if not any(k == DATA for k in ins):
+            rows = product_use(eqn, ins) if name == "gather" else None
+            if rows is not None:
+                return Action("use", use=self.add(rows)), [DATA]
             return self.static(eqn, ins)
         if name in REMAT_PRIMITIVES:
             inner, consts = called_jaxpr(eqn)
@@ -192,7 +195,7 @@ class _Walker:
         action = Action("plain")
         for i, kind in enumerate(ins):
             if isinstance(kind, Static):
-                label, fallback = elementwise_label(eqn)
+                label, fallback = tap_label(eqn, kind)
                 aval = eqn.invars[i].aval
                 action.taps[i] = self.tap(kind, aval, label, scopes, fallback)
         return action, outs

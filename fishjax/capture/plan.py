@@ -138,13 +138,24 @@ class ConvolutionUse(ProductUse):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class EmbeddingUse(Use):
-    """A gather of whole rows."""
+    """A gather of whole rows.
+
+    Attributes:
+      rows: gathered.
+      features: of a row.
+      vocabulary: rows of the table.
+      operand_shape: of the table.
+      clip: whether indices outside the table are clipped to it, not filled.
+      column: of the indices that addresses rows.
+      dtype: of the output.
+    """
 
     rows: int = 1
     features: int = 1
     vocabulary: int = 1
     operand_shape: tuple[int, ...] = ()
     clip: bool = False
+    column: int = 0
     dtype: Any = None
 
 

@@ -8,15 +8,27 @@ from fishjax.capture.convolution import convolution_use
 from fishjax.capture.dense import dense_use
 from fishjax.capture.plan import DATA, EmbeddingUse, Static, Use, followed
 
-__all__ = ["elementwise_label", "gated_operand", "product_use"]
+__all__ = ["gated_operand", "product_use", "tap_label"]
 
-_LABELS = {"mul": "scale", "div": "scale", "add": "shift", "sub": "shift", "add_any": "shift"}
+_ELEMENTWISE = {"mul": "scale", "div": "scale", "add": "shift", "sub": "shift", "add_any": "shift"}
+_PRODUCTS = {
+    "dot_general": "dense",
+    "conv_general_dilated": "convolution",
+    "gather": "embedding",
+    "dynamic_slice": "embedding",
+}
 
 
-def elementwise_label(eqn: Any) -> tuple[str, bool]:
-    """The coverage label of a tapped use, and whether it counts as a fallback."""
+def tap_label(eqn: Any, kind: Static) -> tuple[str, bool]:
+    """The coverage label of a tapped use, and whether it counts as a fallback.
+
+    A derived weight in a product is tapped by design: its cotangent is pulled back through the
+    function that made it.
+    """
     name = eqn.primitive.name
-    label = _LABELS.get(name)
+    label = _ELEMENTWISE.get(name)
+    if label is None and not followed(kind):
+        label = _PRODUCTS.get(name)
     return (label, False) if label else (f"fallback: {name}", True)
 
 
@@ -52,15 +64,18 @@ def product_use(eqn: Any, ins: list[Any]) -> Callable[[int], Use] | None:
 
 
 def _gather(eqn: Any, ins: list[Any]) -> Callable[[int], Use] | None:
-    if not followed(ins[0]) or ins[1] != DATA:
+    """Whole rows, by indices that may be the same for all examples (a position table)."""
+    if not followed(ins[0]) or isinstance(ins[1], Static):
         return None
     kind, numbers = ins[0], eqn.params["dimension_numbers"]
-    shape = eqn.invars[0].aval.shape
+    shape, mapped = eqn.invars[0].aval.shape, tuple(numbers.start_index_map)
+    clip = "CLIP" in str(eqn.params["mode"])
     rows_only = (
-        tuple(numbers.collapsed_slice_dims) == (0,)
-        and tuple(numbers.start_index_map) == (0,)
+        tuple(eqn.params["slice_sizes"]) == (1, *shape[1:])
+        and tuple(numbers.collapsed_slice_dims) in ((), (0,))
+        # other columns can only be zero, where they are clipped
+        and (mapped == (0,) or (clip and 0 in mapped))
         and not numbers.operand_batching_dims
-        and tuple(eqn.params["slice_sizes"]) == (1, *shape[1:])
     )
     if not rows_only or shape[0] >= 2**24:
         return None
@@ -75,7 +90,8 @@ def _gather(eqn: Any, ins: list[Any]) -> Callable[[int], Use] | None:
         math.prod(shape[1:]),
         shape[0],
         tuple(shape),
-        "CLIP" in str(eqn.params["mode"]),
+        clip,
+        mapped.index(0),
         eqn.outvars[0].aval.dtype,
     )
 

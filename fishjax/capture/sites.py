@@ -162,7 +162,7 @@ class Sites:
             offsets = tuple(numbers.offset_dims)
             rows = tuple(a for a in range(cotangent.ndim) if a not in offsets)
             right = _through(gate, flatten_groups(cotangent, rows, offsets))
-            ids = indices[..., 0].reshape(-1)
+            ids = indices[..., use.column].reshape(-1)
             inside = (ids >= 0) & (ids < use.vocabulary)
             if not use.clip:  # rows that the gather filled have no gradient
                 right = jnp.where(inside[:, None], right, 0)

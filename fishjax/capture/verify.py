@@ -37,18 +37,21 @@ def verify(fn: Any, params: Params, batch: Batch, *, has_aux: bool = False) -> N
       ValueError: the batched call does not return one row per example.
     """
 
-    def values(batch: Batch) -> Any:
+    def values(params: Params, batch: Batch) -> Any:
         out = fn(params, batch)
         return out[0] if has_aux else out
 
-    together = values(batch)
+    def single(params: Params, example: Batch) -> Any:
+        return values(params, take_example(example))[0]
+
+    together = jax.jit(values)(params, batch)
     n = leading_size(batch)
     if jnp.ndim(together) < 1 or together.shape[0] != n:
         raise ValueError(
             f"fn returned shape {jnp.shape(together)} for a batch of {n} examples: expected the "
             f"example axis first, ({n},)"
         )
-    apart = np.asarray(jax.vmap(lambda e: values(take_example(e))[0])(batch), np.float64)
+    apart = np.asarray(jax.jit(jax.vmap(single, (None, 0)))(params, batch), np.float64)
     together = np.asarray(together, np.float64)
     finite = np.isfinite(apart) & np.isfinite(together)
     scale = np.max(np.abs(apart), initial=0.0, where=finite)
@@ -67,7 +70,7 @@ def verify(fn: Any, params: Params, batch: Batch, *, has_aux: bool = False) -> N
 
 def _coarsest(params: Params, values: Any, batch: Batch) -> float:
     """The machine precision of the coarsest floating type that the program computes in."""
-    jaxpr = jax.make_jaxpr(values)(batch)
+    jaxpr = jax.make_jaxpr(values)(params, batch)
     dtypes = {v.dtype for v in jax.tree.leaves(params) if hasattr(v, "dtype")}
     dtypes |= {v.aval.dtype for eqn in jaxpr.jaxpr.eqns for v in eqn.outvars}
     floating = [d for d in dtypes if jnp.issubdtype(d, jnp.floating)]

@@ -470,3 +470,18 @@ def broadcast_weight():
         return jnp.einsum("ntd,ndf->n", x, jnp.broadcast_to(p, (x.shape[0], *p.shape)))
 
     return fn, normal(1, D, 5), normal(2, N, T, D)
+
+
+@case
+def positions_by_constant_index():
+    params = dict(positions=normal(0, 20, D), w=normal(1, D, D))
+    ids = np.array([3, 0, 3, 7, 19, 0])  # repeated rows, the same for every example
+    fn = lambda p, x: jnp.tanh((x + p["positions"][ids]) @ p["w"]).sum((1, 2))  # noqa: E731
+    return fn, params, normal(2, N, T, D)
+
+
+@case
+def rows_by_scalar_index():
+    """`w[i]` under the user's own `vmap`: a gather whose other index column is always zero."""
+    fn = lambda p, ids: last_log_prob(jax.vmap(jax.vmap(lambda i: p[i]))(ids) @ p.T, ids)  # noqa: E731
+    return fn, table(), tokens()
