@@ -141,9 +141,10 @@ def _size(mesh: Any, axes: tuple[str, ...]) -> int:
 
 def _freed(fn: Any, params: Any, batches: Any, mesh: Any, axes: tuple[str, ...]) -> Any:
     """`fn`, for tracing on Auto axes: any batch may be short of the mesh's size."""
-    sizes = [1 if n in axes else size for n, size in mesh.shape.items()]
+    short = axes or mesh.axis_names
+    sizes = [1 if n in short else size for n, size in mesh.shape.items()]
     single = AbstractMesh(
-        (*sizes, _size(mesh, axes)),
+        (*sizes, _size(mesh, short)),
         (*mesh.axis_names, _REST),
         axis_types=(*mesh.axis_types, AxisType.Explicit),
     )

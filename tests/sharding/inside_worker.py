@@ -76,6 +76,10 @@ def main(kind):
     compare("scan", scan_over_batches, setup, program.params, batches, P(None, "data"))
     members = jax.tree.map(lambda x: jnp.stack([x, 0.5 * x]), program.params)
     compare("ensemble", ensemble, setup, members, program.batch, P("data"))
+    whole = P()  # a batch that only the function's own constraints spread
+    compare(
+        "constraint", lambda run, *args: run(*args)[1], setup, program.params, program.batch, whole
+    )
     shard_map_body(Setup(kind, "batch"))
 
 
