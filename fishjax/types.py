@@ -5,7 +5,7 @@ from typing import Any
 
 from jaxtyping import Array, Float
 
-__all__ = ["ApplyFn", "Batch", "Inputs", "LogProbFn", "Params"]
+__all__ = ["ApplyFn", "Batch", "Inputs", "LogProbFn", "Params", "WithAux"]
 
 
 Params = Any
@@ -18,3 +18,6 @@ LogProbFn = Callable[[Params, Batch], Float[Array, " N"]]
 
 ApplyFn = Callable[[Params, Inputs], Float[Array, "N K"]]
 """A model: K outputs for each of N examples, under the same law."""
+
+WithAux = Callable[[Params, Batch], tuple[Array, Any]]
+"""Either of the above with auxiliary outputs, whose leaves have the example axis first."""

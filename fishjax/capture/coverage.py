@@ -17,7 +17,7 @@ from fishjax.capture.forms import Form
 from fishjax.capture.plan import TapUse, Use
 from fishjax.capture.trace import Trace, abstract_gradient
 from fishjax.trees import Selection
-from fishjax.types import Batch, LogProbFn, Params
+from fishjax.types import Batch, LogProbFn, Params, WithAux
 
 __all__ = ["Coverage", "ParameterCoverage", "uses"]
 
@@ -107,7 +107,7 @@ class Coverage:
 
 
 def uses(
-    fn: LogProbFn,
+    fn: LogProbFn | WithAux,
     params: Params,
     batch: Batch,
     *,

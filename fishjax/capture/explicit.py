@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+from jax import core
 from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
 
 from fishjax.capture.placement import names
@@ -99,7 +100,7 @@ def axis_from_end(tree: Any, axis: int) -> Any:
 
 def _refuse_checked_shard_map(batches: Any) -> None:
     """JAX's `all_gather` over an axis of `vmap` fails where these types are checked."""
-    leaves = [leaf for leaf in jax.tree.leaves(batches) if isinstance(leaf, jax.core.Tracer)]
+    leaves = [leaf for leaf in jax.tree.leaves(batches) if isinstance(leaf, core.Tracer)]
     if any(jax.typeof(leaf).manual_axis_type.varying for leaf in leaves):
         raise ValueError(
             "per-example gradients inside jax.shard_map need its check_vma=False: JAX cannot "

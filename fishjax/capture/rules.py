@@ -40,10 +40,11 @@ def gated_operand(eqn: Any, ins: list[Any], producers: dict[Any, Any]) -> int | 
     """
     if eqn.primitive.name != "select_n" or ins[0] != DATA or len(eqn.invars) != 3:
         return None
-    predicate = producers.get(eqn.invars[0]) if eqn.invars[0].aval.shape else None
     if eqn.invars[0].aval.shape:
-        name = predicate.primitive.name if predicate is not None else ""
-        if name != "broadcast_in_dim" or math.prod(predicate.invars[0].aval.shape) != 1:
+        spread = producers.get(eqn.invars[0])
+        if spread is None or spread.primitive.name != "broadcast_in_dim":
+            return None
+        if math.prod(spread.invars[0].aval.shape) != 1:
             return None
     for case, other in ((1, 2), (2, 1)):
         stopped = producers.get(eqn.invars[other])

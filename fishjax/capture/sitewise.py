@@ -8,7 +8,7 @@ from fishjax.capture.explicit import axis_from_start, on_auto_axes
 from fishjax.capture.factored import Gradient
 from fishjax.capture.trace import Trace
 from fishjax.trees import Selection
-from fishjax.types import Batch, LogProbFn, Params
+from fishjax.types import Batch, LogProbFn, Params, WithAux
 
 __all__ = ["Statistic", "sitewise"]
 
@@ -16,7 +16,7 @@ Statistic = Callable[[Gradient], Any]
 
 
 def sitewise(
-    fn: LogProbFn,
+    fn: LogProbFn | WithAux,
     statistic: Statistic,
     *,
     parameters: Selection = None,

@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import core
 
 from fishjax.trees import leading_size, take_example
 from fishjax.types import Batch, Params
@@ -80,7 +81,7 @@ def _coarsest(params: Params, values: Any, batch: Batch) -> float:
 def verify_once(fn: Any, params: Params, batch: Batch, has_aux: bool) -> None:
     """`verify` where there are values to compare: not while a program is being traced."""
     leaves = jax.tree.leaves((params, batch))
-    if any(isinstance(x, jax.core.Tracer | jax.ShapeDtypeStruct) for x in leaves):
+    if any(isinstance(x, core.Tracer | jax.ShapeDtypeStruct) for x in leaves):
         return
     if any(isinstance(x, jax.Array) and not x.is_fully_addressable for x in leaves):
         return

@@ -15,13 +15,13 @@ from fishjax.gradients.metric import Metric, total_over_parameters
 from fishjax.gradients.results import Gram
 from fishjax.operators import Operator
 from fishjax.trees import Selection
-from fishjax.types import ApplyFn, Batch, Inputs, LogProbFn, Params
+from fishjax.types import ApplyFn, Batch, Inputs, LogProbFn, Params, WithAux
 
 __all__ = ["grouped_gram", "jacobian_gram"]
 
 
 def grouped_gram(
-    fn: LogProbFn,
+    fn: LogProbFn | WithAux,
     *,
     covariance: Operator | None = None,
     parameters: Selection = None,
@@ -80,7 +80,7 @@ def _merge(leaf: Array, lead: tuple[int, int]) -> Array:
 
 
 def jacobian_gram(
-    apply_fn: ApplyFn,
+    apply_fn: ApplyFn | WithAux,
     *,
     covariance: Operator | None = None,
     parameters: Selection = None,

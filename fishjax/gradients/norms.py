@@ -14,13 +14,13 @@ from fishjax.gradients.metric import Metric, total_over_parameters
 from fishjax.gradients.results import SquaredNorms
 from fishjax.operators import Operator
 from fishjax.trees import Selection
-from fishjax.types import ApplyFn, Batch, Inputs, LogProbFn, Params
+from fishjax.types import ApplyFn, Batch, Inputs, LogProbFn, Params, WithAux
 
 __all__ = ["output_squared_norms", "squared_norms"]
 
 
 def squared_norms(
-    fn: LogProbFn,
+    fn: LogProbFn | WithAux,
     *,
     covariance: Operator | None = None,
     parameters: Selection = None,
@@ -83,7 +83,7 @@ def non_negative(norms: dict[str, Array], ndim: int, shares: bool = False) -> Sq
 
 
 def output_squared_norms(
-    apply_fn: ApplyFn,
+    apply_fn: ApplyFn | WithAux,
     *,
     covariance: Operator | None = None,
     parameters: Selection = None,

@@ -79,9 +79,9 @@ def _shared_gram(x: Array, y: Array, n: int, m: int, groups: int) -> Array:
 
 
 def _factored(a: Any, b: Any, groups: int) -> Array:
-    if isinstance(b, Outer) and isinstance(a, Embedding):
-        return jnp.swapaxes(_factored(b, a, groups), 1, 2)
-    if isinstance(a, Outer) and isinstance(b, Outer):
+    if isinstance(b, Outer):
+        if isinstance(a, Embedding):
+            return jnp.swapaxes(_factored(b, a, groups), 1, 2)
         return _centred_products(a, b, groups)
     n, m = a.num_examples, b.num_examples
     right_a = a.right if isinstance(a, Outer) else a.right[:, None]
@@ -89,7 +89,8 @@ def _factored(a: Any, b: Any, groups: int) -> Array:
     if isinstance(a, Outer):
         product = _columns(a, b.indices, groups) * right
     else:
-        ids_a, ids_b = (x.indices.reshape(groups, 1, -1, x.right.shape[1]) for x in (a, b))
+        tables: tuple[Any, Any] = (a, b)
+        ids_a, ids_b = (x.indices.reshape(groups, 1, -1, x.right.shape[1]) for x in tables)
         product = jnp.where(ids_a[..., None, None] == ids_b[:, :, None, None], right, 0)
     return _summed(product, n, m, groups)
 

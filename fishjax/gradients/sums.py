@@ -16,7 +16,7 @@ from fishjax.gradients.norms import non_negative
 from fishjax.gradients.pairwise import pairwise
 from fishjax.gradients.results import SquaredNorms
 from fishjax.trees import Selection
-from fishjax.types import Batch, LogProbFn, Params
+from fishjax.types import Batch, LogProbFn, Params, WithAux
 
 __all__ = ["ClippedGradients", "clipped_gradients", "gradient_blocks"]
 
@@ -36,7 +36,7 @@ class ClippedGradients(NamedTuple):
 
 
 def clipped_gradients(
-    fn: LogProbFn,
+    fn: LogProbFn | WithAux,
     max_norm: float,
     *,
     parameters: Selection = None,
@@ -100,7 +100,7 @@ def _weighted(program: Trace, held: dict[str, Any], weights: Array) -> Params:
 
 
 def gradient_blocks(
-    fn: LogProbFn,
+    fn: LogProbFn | WithAux,
     *,
     parameters: Selection,
     has_aux: bool = False,
