@@ -3,11 +3,14 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+PEERS := $(VENV)/.bench-peers
+# PyTorch without CUDA; where the page cannot be reached, pip takes what the index has.
+TORCH_WHEELS ?= https://download.pytorch.org/whl/cpu/torch/
 # 3.11 is pinned to the oldest JAX we support, everything newer to the newest.
 PIN := $(shell $(PYTHON) -c 'import sys; print("py311" if sys.version_info[:2] == (3, 11) else "py312")')
 PYTEST ?= $(BIN)/python -m pytest -q -n 2
 
-.PHONY: install demo test lint types bench notebooks clean
+.PHONY: install demo test lint types bench bench-peers notebooks clean
 
 install: $(STAMP)
 
@@ -33,6 +36,13 @@ types: install
 bench: install
 	$(BIN)/python -m experiments.bench.norms --out experiments/bench/results
 	$(BIN)/python -m experiments.bench.sweep --out experiments/bench/results
+
+$(PEERS): $(STAMP) constraints/bench-peers.txt
+	PIP_CONSTRAINT="constraints/$(PIN).txt constraints/bench-peers.txt" $(BIN)/pip install --quiet --disable-pip-version-check --find-links $(TORCH_WHEELS) -e '.[bench-peers]'
+	touch $@
+
+bench-peers: $(PEERS)
+	$(BIN)/python -m experiments.bench.peers --out experiments/bench/results
 
 notebooks: install
 	$(BIN)/python -m experiments.run_notebooks notebooks
