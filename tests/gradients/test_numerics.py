@@ -16,7 +16,7 @@ def cancelling(rows, width, seed=0):
     a = (1 + 0.001 * rng.normal(size=(2, rows, width))).astype(np.float32)
     b = rng.normal(size=(2, rows, width))
     b = (b - b.mean(1, keepdims=True)).astype(np.float32)
-    dense = np.einsum("nri,nrj->nij", a.astype(np.float64), b.astype(np.float64))
+    dense = a.astype(np.float64).swapaxes(1, 2) @ b.astype(np.float64)
     return a, b, (dense**2).sum((1, 2))
 
 
