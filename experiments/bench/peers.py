@@ -12,8 +12,9 @@ parameter, one number an example, by
 `experiments.bench.torch_decoder` says how each is set up. Compiled variants (`torch.compile`, needs
 a C++ compiler) are rows of their own; a peer's summary is its fastest row. The model has no tied
 weights, so every method is exact; the largest relative difference from ours is a column, and
-more than 1e-3 fails the run (PyTorch's float32 vector norms of millions of entries lose 1e-4). Each program has a process of its own and they take turns
-(`experiments.bench.turns`): JAX and PyTorch never share one.
+more than 1e-3 fails the run (PyTorch's float32 vector norms of millions of entries lose 1e-4).
+Each program has a process of its own and they take turns (`experiments.bench.turns`): JAX and
+PyTorch never share one.
 
 Needs a quiet machine: PyTorch's threads wait for each other at every operation, so another busy
 process slows PyTorch several times more than JAX. The load average is in the results; the
