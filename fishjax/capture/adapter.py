@@ -17,6 +17,7 @@ __all__ = [
     "bind",
     "branches",
     "called_jaxpr",
+    "evaluate",
     "is_literal",
     "remat_arguments",
     "scan_parts",
@@ -64,6 +65,21 @@ def called_jaxpr(eqn: Any) -> tuple[Any, list[Any]]:
     if isinstance(inner, jex_core.ClosedJaxpr):
         return inner.jaxpr, list(inner.consts)
     return inner, []
+
+
+def evaluate(
+    jaxpr: Any, consts: Any, inputs: Any, equation: Callable[[Any, list[Any]], list[Any]]
+) -> list[Any]:
+    """The outputs of a jaxpr, each equation evaluated by `equation(eqn, values)`."""
+    env: dict[Any, Any] = dict(zip(jaxpr.invars, inputs, strict=True))
+    env.update(zip(jaxpr.constvars, consts, strict=True))
+
+    def read(atom: Any) -> Any:
+        return atom.val if is_literal(atom) else env[atom]
+
+    for eqn in jaxpr.eqns:
+        env.update(zip(eqn.outvars, equation(eqn, [read(a) for a in eqn.invars]), strict=True))
+    return [read(a) for a in jaxpr.outvars]
 
 
 def remat_arguments(eqn: Any) -> dict[str, Any]:

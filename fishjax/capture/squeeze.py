@@ -17,7 +17,7 @@ from fishjax.capture.adapter import (
     REMAT_PRIMITIVES,
     bind,
     called_jaxpr,
-    is_literal,
+    evaluate,
     remat_arguments,
     scan_parts,
 )
@@ -111,16 +111,7 @@ def _run(jaxpr: Any, consts: list[Any], inputs: list[Any], taken: tuple[str, ...
 
     `taken` are the mesh axes over which the examples are spread.
     """
-    env: dict[Any, Any] = dict(zip(jaxpr.invars, inputs, strict=True))
-    env.update(zip(jaxpr.constvars, consts, strict=True))
-
-    def read(atom: Any) -> Any:
-        return atom.val if is_literal(atom) else env[atom]
-
-    for eqn in jaxpr.eqns:
-        outs = _equation(eqn, [read(a) for a in eqn.invars], taken)
-        env.update(zip(eqn.outvars, outs, strict=True))
-    return [read(a) for a in jaxpr.outvars]
+    return evaluate(jaxpr, consts, inputs, lambda eqn, values: _equation(eqn, values, taken))
 
 
 def _equation(eqn: Any, values: list[Any], taken: tuple[str, ...]) -> list[Any]:

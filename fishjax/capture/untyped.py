@@ -12,7 +12,7 @@ from fishjax.capture.adapter import (
     REMAT_PRIMITIVES,
     bind,
     called_jaxpr,
-    is_literal,
+    evaluate,
     remat_arguments,
     scan_parts,
     with_jaxprs,
@@ -35,16 +35,7 @@ class Evaluator:
 
     def run(self, jaxpr: Any, consts: Any, inputs: Any) -> list[Any]:
         """The outputs of a jaxpr."""
-        env = dict(zip(jaxpr.invars, inputs, strict=True))
-        env.update(zip(jaxpr.constvars, consts, strict=True))
-
-        def read(atom: Any) -> Any:
-            return atom.val if is_literal(atom) else env[atom]
-
-        for eqn in jaxpr.eqns:
-            outs = self.equation(eqn, [read(a) for a in eqn.invars])
-            env.update(zip(eqn.outvars, outs, strict=True))
-        return [read(a) for a in jaxpr.outvars]
+        return evaluate(jaxpr, consts, inputs, self.equation)
 
     def function(self, jaxpr: Any, consts: Any = ()) -> Callable[..., list[Any]]:
         """A jaxpr as a function of its inputs."""

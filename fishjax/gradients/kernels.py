@@ -11,6 +11,7 @@ from fishjax.capture import Gradient
 from fishjax.capture.collect import collect
 from fishjax.capture.explicit import on_auto_axes
 from fishjax.capture.trace import Trace
+from fishjax.capture.verify import verify_once
 from fishjax.gradients.metric import Metric, total_over_parameters
 from fishjax.operators import Operator
 from fishjax.trees import Selection, leading_size
@@ -67,6 +68,8 @@ def inner_products(
 
         if tile is None:
             return block(factors_of(batch_a), factors_of(batch_b))
+        for batch in (batch_a, batch_b):  # inside the loops there are no values to compare
+            verify_once(fn, params, batch, has_aux=False)
         n, m = leading_size(batch_a), leading_size(batch_b)
         tiles_a, tiles_b = _tiles(batch_a, min(tile, n)), _tiles(batch_b, min(tile, m))
 

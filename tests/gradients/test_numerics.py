@@ -104,6 +104,7 @@ def test_functions_that_mix_examples_are_refused(fn):
     for call in (
         lambda: gradients.squared_norms(fn)(params, x),
         lambda: gradients.inner_products(fn)(params, x, x),
+        lambda: gradients.inner_products(fn, tile=2)(params, x, x),
         lambda: capture.uses(fn, params, x),
         lambda: capture.verify(fn, params, x),
     ):
