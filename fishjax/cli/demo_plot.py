@@ -1,10 +1,12 @@
 """Heat maps of the two uncertainties over exposure and conflict."""
 
+import io as streams
 import pathlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from fishjax import io
 from fishjax.cli.demo_statistics import Scored, join
 
 __all__ = ["cell_means", "save_heat_maps"]
@@ -34,6 +36,9 @@ def save_heat_maps(seeds: Sequence[Mapping[str, Scored]], path: pathlib.Path) ->
 
     Returns:
       False where matplotlib is not installed (then nothing is drawn).
+
+    Raises:
+      OutputError: writing failed.
     """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415
@@ -51,7 +56,9 @@ def save_heat_maps(seeds: Sequence[Mapping[str, Scored]], path: pathlib.Path) ->
         _draw(row[0], joined, log10, title)
         _draw(row[1], joined, aleatoric, f"{choices} choices: aleatoric p(1−p)")
     figure.suptitle(f"Uncertainty of the chosen answer, mean over {len(seeds)} training seeds")
-    figure.savefig(path, dpi=130, metadata={"Software": None})
+    buffer = streams.BytesIO()
+    figure.savefig(buffer, format="png", dpi=130, metadata={"Software": None})
+    io.write_atomic(path, buffer.getvalue())
     return True
 
 

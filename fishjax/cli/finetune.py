@@ -2,7 +2,6 @@
 
 import argparse
 import pathlib
-import shutil
 from typing import Any
 
 import jax
@@ -15,7 +14,7 @@ from fishjax.cli.errors import RunError
 from fishjax.cli.finetune_job import FinetuneJob, prepare_finetune_job
 from fishjax.cli.finetune_outputs import write_outputs
 from fishjax.cli.messages import progress_bar
-from fishjax.io.checkpoints import load_tree, save_tree
+from fishjax.io.states import newest_state, remove_older, save_state
 from fishjax.models.finetune import TuningState, tuning_step
 
 __all__ = ["run"]
@@ -26,9 +25,10 @@ def run(args: argparse.Namespace) -> int:
     console = Console(stderr=True, quiet=args.quiet)
     job = prepare_finetune_job(args)
     directory = pathlib.Path(args.out)
+    source = job.model.path or pathlib.Path(args.model)
     with io.open_run(directory, job.manifest):
         trained = _tuned(job, directory, args.checkpoint_every, console)
-        written = write_outputs(job, trained, directory, pathlib.Path(args.model), merge=args.merge)
+        written = write_outputs(job, trained, directory, source, merge=args.merge)
     for line in written:
         console.print(line, highlight=False, soft_wrap=True, markup=False)
     return 0
@@ -105,24 +105,18 @@ def _keep(
 ) -> None:
     """Appends the losses, then stores the state, then removes older ones."""
     io.append_batch(directory / io.LOSSES_NAME, rows)
-    states = directory / io.STATES_NAME
-    name = f"{steps:09d}"
     leaves = jax.tree.leaves(state.optimiser)
-    save_tree(states / name, {"trained": state.trained, "optimiser": leaves})
-    for other in states.iterdir():
-        if not other.name.startswith(".") and other.name < name:
-            shutil.rmtree(other)
+    tree = {"trained": state.trained, "optimiser": leaves}
+    save_state(directory / io.STATES_NAME, f"{steps:09d}", tree)
 
 
 def _last_state(job: FinetuneJob, directory: pathlib.Path) -> tuple[TuningState, int]:
     """`(state, steps done)` of the newest whole checkpoint, or of the start."""
-    states = directory / io.STATES_NAME
-    names = sorted(p.name for p in states.glob("[0-9]*")) if states.is_dir() else []
-
-    if not names:
+    newest = newest_state(directory / io.STATES_NAME)
+    if newest is None:
         return job.start(), 0
-    stored = load_tree(states / names[-1])
+    remove_older(directory / io.STATES_NAME)
+    name, stored = newest
     structure = jax.tree.structure(jax.eval_shape(job.start).optimiser)
-    return TuningState(stored["trained"], jax.tree.unflatten(structure, stored["optimiser"])), int(
-        names[-1]
-    )
+    optimiser = jax.tree.unflatten(structure, stored["optimiser"])
+    return TuningState(stored["trained"], optimiser), int(name)

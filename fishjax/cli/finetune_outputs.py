@@ -8,6 +8,7 @@ from typing import Any
 from fishjax import io
 from fishjax.cli.finetune_job import FinetuneJob
 from fishjax.io.checkpoints import save_tree
+from fishjax.io.files import writing
 from fishjax.models import (
     LanguageModel,
     adapted,
@@ -45,6 +46,9 @@ def write_outputs(
 
     Returns:
       Lines to print.
+
+    Raises:
+      OutputError: the disk failed; what was written before is intact.
     """
     if job.lora is None:
         tuned = dataclasses.replace(job.model, params=trained)
@@ -56,7 +60,8 @@ def write_outputs(
     if job.model.source is not None:
         peft = directory / io.PEFT_NAME
         if not peft.exists():
-            save_adapter(peft, trained, job.lora, job.model)
+            with writing(peft):
+                save_adapter(peft, trained, job.lora, job.model)
         lines.append(f"for PEFT: {peft}")
         pair = f"*models.load_adapter({str(peft)!r}, model)"
     python.append(f"model = models.adapted(model, {pair})")
@@ -73,7 +78,7 @@ def _write_model(path: pathlib.Path, model: LanguageModel, source: pathlib.Path)
     """A directory that `load` reads, with the tokenizer of the source; unless it is there."""
     if not path.exists():
         folder = source if source.is_dir() else source.parent
-        with new_directory(path) as partial:
+        with writing(path), new_directory(path) as partial:
             if model.source is not None:
                 save_huggingface(partial, model)
                 files = [folder / name for name in _TOKENIZER_FILES]

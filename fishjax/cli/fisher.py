@@ -2,7 +2,6 @@
 
 import argparse
 import pathlib
-import shutil
 from typing import Any
 
 import jax
@@ -16,7 +15,8 @@ from fishjax.cli.inspect import inspect_directory
 from fishjax.cli.meshes import on_mesh
 from fishjax.cli.messages import progress_bar
 from fishjax.estimators import Estimator, State, merge
-from fishjax.io.checkpoints import load_tree, save_tree
+from fishjax.io.checkpoints import save_tree
+from fishjax.io.states import newest_state, remove_older, save_state
 
 __all__ = ["run"]
 
@@ -50,6 +50,7 @@ def _streamed(
     batches, estimator = job.batches, job.estimator
     examples, _ = batch_examples(job, batches[0])
     here, state = _last_state(directory / io.STATES_NAME)
+    remove_older(directory / io.STATES_NAME)
     if state is None and args.start is not None:
         here, state = _start_of(pathlib.Path(args.start), job)
     if state is None:
@@ -96,22 +97,17 @@ def _streamed(
 
 
 def _keep(directory: pathlib.Path, state: State, number: int, batches: int) -> None:
-    """Stores the state, then removes older ones."""
-    states = directory / io.STATES_NAME
-    name = f"{number:06d}-{batches:09d}"
-    save_tree(states / name, state)
-    for other in states.iterdir():
-        if not other.name.startswith(".") and other.name < name:
-            shutil.rmtree(other)
+    save_state(directory / io.STATES_NAME, f"{number:06d}-{batches:09d}", state)
 
 
 def _last_state(states: pathlib.Path) -> tuple[tuple[int, int], State | None]:
     """`((pass, batches done), state)` of the newest whole state."""
-    names = sorted(p.name for p in states.glob("[0-9]*-[0-9]*")) if states.is_dir() else []
-    if not names:
+    newest = newest_state(states)
+    if newest is None:
         return (0, 0), None
-    number, batches = names[-1].split("-")
-    return (int(number), int(batches)), load_tree(states / names[-1])
+    name, state = newest
+    number, batches = name.split("-")
+    return (int(number), int(batches)), state
 
 
 def _start_of(directory: pathlib.Path, job: FisherJob) -> tuple[tuple[int, int], State]:

@@ -1,17 +1,26 @@
 """Trees of arrays in directories: Orbax for the arrays, JSON for the structure, one rename."""
 
-import json
+import contextlib
+import logging
 import os
 import pathlib
+import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
 
+from fishjax.io.checksums import check_arrays, checked_structure, structure_bytes
 from fishjax.io.errors import RowsError
-from fishjax.io.files import cannot_write, make_directory, write_atomic
+from fishjax.io.files import (
+    cannot_write,
+    make_directory,
+    replace_directory,
+    temporary_name,
+    write_atomic,
+)
 from fishjax.io.structures import decode, encode
 
 __all__ = ["load_tree", "save_tree"]
@@ -31,24 +40,25 @@ def save_tree(path: str | os.PathLike[str], tree: Any) -> None:
 
     Raises:
       TypeError: the tree holds something else.
-      OutputError: writing failed.
+      OutputError: writing failed; what was there before is intact.
     """
     target = pathlib.Path(path).absolute()
     structure, arrays = encode(tree)
     make_directory(target.parent)
-    temporary = target.with_name(f".{target.name}.tmp")
+    temporary = temporary_name(target)
     try:
         shutil.rmtree(temporary, ignore_errors=True)
         make_directory(temporary)
-        with ocp.PyTreeCheckpointer() as checkpointer:
+        with _silent_orbax(), ocp.PyTreeCheckpointer() as checkpointer:
             checkpointer.save(temporary / _ARRAYS, arrays)
-        write_atomic(temporary / _STRUCTURE, json.dumps(structure).encode())
-        if target.exists():
-            shutil.rmtree(target)
-        os.replace(temporary, target)
-    except OSError as error:
+        write_atomic(temporary / _STRUCTURE, structure_bytes(structure, arrays))
+        replace_directory(temporary, target)
+    except (OSError, ValueError, RuntimeError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
-        raise cannot_write(target, error) from None
+        raise cannot_write(target, _disk_error(error)) from None
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
 
 
 def load_tree(
@@ -62,27 +72,61 @@ def load_tree(
       sharding: shape to sharding, to place arrays as they are read; None: on one device.
 
     Raises:
-      RowsError: there is no such directory, or it cannot be read.
+      RowsError: there is no such directory, or it is damaged: every array is compared with the
+        checksum that was stored with it.
     """
     source = pathlib.Path(path).absolute()
+    if not (source / _STRUCTURE).exists():
+        raise RowsError(f"{path} holds no stored arrays of fishjax: expected {_STRUCTURE}")
     try:
-        structure = json.loads((source / _STRUCTURE).read_bytes())
+        structure, checksums = checked_structure((source / _STRUCTURE).read_bytes())
         arrays = _restored(source / _ARRAYS, sharding)
-    except FileNotFoundError:
+        check_arrays(arrays, checksums)
+        return decode(structure, arrays)
+    except (MemoryError, jax.errors.JaxRuntimeError):  # no room for them
+        raise
+    except Exception as error:  # Orbax and TensorStore raise whatever damage leads them to
+        reason = " ".join(str(error).split())[:200]
         raise RowsError(
-            f"{path} holds no stored arrays of fishjax: expected {_STRUCTURE}"
+            f"{path} cannot be read ({reason}): it is damaged or incomplete; copy it again, or "
+            "remove it and run the command that wrote it again"
         ) from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise RowsError(f"{path} cannot be read ({error}): it is damaged or incomplete") from None
-    return decode(structure, arrays)
 
 
 def _restored(path: pathlib.Path, sharding: Any) -> dict[str, Any]:
     place = sharding or (lambda shape: jax.sharding.SingleDeviceSharding(jax.local_devices()[0]))
-    with ocp.PyTreeCheckpointer() as checkpointer:
+    with _silent_orbax(), ocp.PyTreeCheckpointer() as checkpointer:
         metadata = checkpointer.metadata(path).item_metadata
+        if metadata is None:
+            raise ValueError(f"no metadata in {path.name}")
         arguments = {
             name: ocp.ArrayRestoreArgs(sharding=place(tuple(entry.shape)))
             for name, entry in metadata.tree.items()
         }
         return checkpointer.restore(path, args=ocp.args.PyTreeRestore(restore_args=arguments))
+
+
+@contextlib.contextmanager
+def _silent_orbax() -> Iterator[None]:
+    """Keeps Orbax from logging the traceback of an error that it raises as well."""
+    logger = logging.getLogger("absl")
+
+    def refuse(record: logging.LogRecord) -> bool:
+        del record
+        return False
+
+    logger.addFilter(refuse)
+    try:
+        yield
+    finally:
+        logger.removeFilter(refuse)
+
+
+def _disk_error(error: Exception) -> OSError:
+    """An error of the system as such: TensorStore raises them as a ValueError with a long text."""
+    if isinstance(error, OSError):
+        return error
+    code = re.search(r"os_error_code='(\d+)'", str(error))
+    if code:
+        return OSError(int(code[1]), os.strerror(int(code[1])))
+    return OSError(" ".join(str(error).split())[:200])

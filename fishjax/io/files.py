@@ -3,10 +3,25 @@
 import contextlib
 import os
 import pathlib
+import shutil
+from collections.abc import Iterator
 
 from fishjax.io.errors import OutputError
 
-__all__ = ["append_durably", "cannot_write", "make_directory", "truncate_durably", "write_atomic"]
+__all__ = [
+    "append_durably",
+    "cannot_write",
+    "make_directory",
+    "remove",
+    "remove_leftovers",
+    "replace_directory",
+    "temporary_name",
+    "truncate_durably",
+    "write_atomic",
+    "writing",
+]
+
+_ENDING = ".tmp"
 
 
 def cannot_write(path: pathlib.Path, error: OSError) -> OutputError:
@@ -16,6 +31,69 @@ def cannot_write(path: pathlib.Path, error: OSError) -> OutputError:
         f"cannot write {path}: {reason}; rows already written are intact, make room or choose "
         "another directory and run the same command again"
     )
+
+
+@contextlib.contextmanager
+def writing(path: pathlib.Path) -> Iterator[None]:
+    """Turns every error of the disk inside the block into the one message about `path`.
+
+    Raises:
+      OutputError: there was one.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise cannot_write(path, error) from None
+
+
+def temporary_name(path: pathlib.Path) -> pathlib.Path:
+    """Where a file or directory is written before it is renamed."""
+    return path.with_name(f".{path.name}{_ENDING}")
+
+
+def remove_leftovers(directory: pathlib.Path) -> None:
+    """Removes what writes that a kill ended left under temporary names.
+
+    Raises:
+      OutputError: something cannot be removed.
+    """
+    for leftover in sorted(directory.glob(f".*{_ENDING}")):
+        remove(leftover)
+
+
+def remove(path: pathlib.Path) -> None:
+    """Removes a file or a whole directory.
+
+    Raises:
+      OutputError: it cannot be removed.
+    """
+    with writing(path):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def replace_directory(temporary: pathlib.Path, path: pathlib.Path) -> None:
+    """Gives a written directory its name, in place of the one that has it.
+
+    A directory cannot be replaced by one rename: a kill in between leaves neither, never a part.
+
+    Raises:
+      OSError: it failed; the old directory is there, or the new.
+    """
+    old = path.with_name(f".{path.name}.old{_ENDING}")
+    shutil.rmtree(old, ignore_errors=True)
+    if path.exists():
+        os.rename(path, old)
+    try:
+        os.rename(temporary, path)
+    except OSError:
+        if old.exists():
+            os.rename(old, path)
+        raise
+    _sync_directory(path.parent)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def make_directory(path: pathlib.Path) -> None:
@@ -36,7 +114,7 @@ def write_atomic(path: pathlib.Path, data: bytes) -> None:
     Raises:
       OutputError: writing failed; the old file is intact.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = temporary_name(path)
     try:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
         try:

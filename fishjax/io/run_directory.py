@@ -13,7 +13,7 @@ from typing import Any
 
 from fishjax.io.canonical import dumps
 from fishjax.io.errors import OutputError, RowsError, RunDirectoryError
-from fishjax.io.files import cannot_write, make_directory, write_atomic
+from fishjax.io.files import cannot_write, make_directory, remove_leftovers, write_atomic
 
 __all__ = [
     "ADAPTERS_NAME",
@@ -56,6 +56,8 @@ _OWN_NAMES = frozenset(
 def open_run(directory: pathlib.Path, manifest: Mapping[str, Any]) -> Iterator[None]:
     """Holds the directory for this run: created or recognised as the same run, and locked.
 
+    What a kill left half-written under a temporary name is removed.
+
     Args:
       directory: created with its parents where absent.
       manifest: `settings` is a flat mapping that must equal that of a run already there;
@@ -73,6 +75,8 @@ def open_run(directory: pathlib.Path, manifest: Mapping[str, Any]) -> Iterator[N
     with locked(directory):
         # Looked at again under the lock: another process may have started meanwhile.
         _refuse_foreign_files(directory)
+        for folder in (directory, directory / STATES_NAME, directory / PLOTS_NAME):
+            remove_leftovers(folder)
         path = directory / MANIFEST_NAME
         if path.exists():
             _refuse_other_run(directory, read_manifest(directory), manifest)

@@ -11,7 +11,6 @@ import einops
 import jax
 import jax.numpy as jnp
 import numpy as np
-from safetensors.numpy import save_file
 
 from fishjax.trees import flatten_with_paths
 
@@ -20,7 +19,7 @@ from .config_keys import ConfigKeys
 from .decoder import init_params
 from .errors import CheckpointError
 from .families import IGNORABLE, Family, Tensor, family_of
-from .safetensor_files import SafetensorFiles
+from .safetensor_files import SafetensorFiles, write_tensors
 
 __all__ = ["Placement", "config_from_json", "fingerprint", "read_params", "write_params"]
 
@@ -116,7 +115,7 @@ def write_params(
                 joined, reversed_pattern(tensor.pattern), **_axes(tensor, config)
             )
             tensors[tensor.name.format(layer)] = np.ascontiguousarray(whole)
-    save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
+    write_tensors(directory / "model.safetensors", tensors)
 
 
 def fingerprint(directory: pathlib.Path) -> str:

@@ -8,7 +8,6 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from safetensors.numpy import save_file
 
 from fishjax.trees import flatten_with_paths
 
@@ -23,7 +22,7 @@ from .lora_layers import ENDINGS
 from .new_directory import new_directory
 from .peft_config import PeftSettings, read_settings
 from .peft_modules import Module, adaptable_modules, to_ours, to_theirs
-from .safetensor_files import SafetensorFiles
+from .safetensor_files import SafetensorFiles, write_tensors
 
 __all__ = ["load_adapter", "save_adapter"]
 
@@ -114,7 +113,7 @@ def save_adapter(
                 tensors[f"{_PREFIX}{module.name.format(layer)}.lora_{letter}.weight"] = array
     values = _config_json(lora, ranks, model)
     with new_directory(pathlib.Path(directory)) as partial:
-        save_file(tensors, partial / _TENSORS, metadata={"format": "pt"})
+        write_tensors(partial / _TENSORS, tensors)
         (partial / _CONFIG).write_text(json.dumps(values, indent=1) + "\n")
 
 

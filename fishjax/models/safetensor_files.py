@@ -1,16 +1,34 @@
 """Tensors of a directory of safetensors files, one at a time."""
 
 import json
+import os
 import pathlib
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 
 from .errors import CheckpointError
 
-__all__ = ["SafetensorFiles"]
+__all__ = ["SafetensorFiles", "write_tensors"]
+
+
+def write_tensors(file: pathlib.Path, tensors: Mapping[str, np.ndarray]) -> None:
+    """Writes one file that Hugging Face's libraries read.
+
+    Raises:
+      OSError: the disk failed. The library has an exception of its own for that.
+    """
+    try:
+        save_file(dict(tensors), file, metadata={"format": "pt"})
+    except SafetensorError as error:
+        code = re.search(r"os error (\d+)", str(error))
+        if code is None:
+            raise OSError(f"{file}: {error}") from None
+        raise OSError(int(code[1]), os.strerror(int(code[1])), str(file)) from None
 
 
 class SafetensorFiles:

@@ -5,6 +5,7 @@ import struct
 from collections.abc import Sequence
 
 from .errors import TokenizerError
+from .new_directory import new_file
 from .tokenizer import Llama2cTokenizer
 
 __all__ = ["read_llama2c_tokenizer", "save_llama2c_tokenizer"]
@@ -63,4 +64,4 @@ def save_llama2c_tokenizer(
     data = bytearray(struct.pack("<i", max(map(len, encoded))))
     for token, score in zip(encoded, scores, strict=True):
         data += struct.pack("<fi", score, len(token)) + token
-    pathlib.Path(path).write_bytes(data)
+    new_file(pathlib.Path(path), bytes(data))
