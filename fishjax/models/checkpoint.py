@@ -20,7 +20,7 @@ from .decoder import decoder_apply_fn
 from .errors import CheckpointError
 from .hub_tokenizer import read_hub_tokenizer
 from .huggingface import Placement
-from .new_directory import new_directory
+from .new_directory import new_directory, new_file
 from .tokenizer import MissingTokenizer, Tokenizer
 from .tokenizer_file import read_llama2c_tokenizer
 
@@ -28,6 +28,9 @@ __all__ = ["LanguageModel", "load", "save_huggingface", "save_llama2c"]
 
 
 @dataclasses.dataclass(frozen=True)
+_PICKLED = (b"PK\x03\x04", b"\x80\x02\x8a\x0a")  # torch.save: a zip archive, and the older format
+
+
 class LanguageModel:
     """A pretrained decoder as a pure function and its parameters.
 
@@ -215,7 +218,7 @@ def save_llama2c(path: str | pathlib.Path, params: dict[str, Any], config: Decod
     header = llama2c.parse_header(start)
     data = start + b"".join(tensors[n].astype("<f4").tobytes() for n in llama2c.file_order(header))
     llama2c.read_tensors(data, header)
-    pathlib.Path(path).write_bytes(data)
+    new_file(pathlib.Path(path), data)
 
 
 def read_llama2c_config(path: pathlib.Path) -> DecoderConfig:
@@ -275,7 +278,13 @@ def _read_header(file: pathlib.Path) -> llama2c.Header:
         if size == 0:
             raise CheckpointError(f"{file} is empty: expected a llama2.c checkpoint")
         with file.open("rb") as stream:
-            header = llama2c.parse_header(stream.read(llama2c.VERSION_2_HEADER))
+            start = stream.read(llama2c.VERSION_2_HEADER)
+        if start.startswith(_PICKLED):
+            raise CheckpointError(
+                "not a llama2.c checkpoint but a pickled one of PyTorch, which is never read "
+                "because it can execute code: convert it to safetensors"
+            )
+        header = llama2c.parse_header(start)
         expected = llama2c.expected_size(header)
         if size != expected:
             kind = "truncated" if size < expected else "too long"
