@@ -2,6 +2,26 @@
 
 import argparse
 
+from fishjax.cli.options import (
+    COMBINED_SCORES,
+    adapter_option,
+    batch_option,
+    checkpoint_option,
+    corpus_option,
+    dtype_option,
+    length_option,
+    limit_option,
+    mesh_option,
+    model_option,
+    natural,
+    out_option,
+    output_options,
+    positive,
+    prompt_options,
+    quiet_option,
+    seed_option,
+)
+
 __all__ = [
     "demo_arguments",
     "evaluate_arguments",
@@ -14,50 +34,22 @@ __all__ = [
 ]
 
 
-def _positive(text: str) -> int:
-    number = _natural(text)
-    if number == 0:
-        raise argparse.ArgumentTypeError("0: expected a positive integer")
-    return number
-
-
-def _natural(text: str) -> int:
-    try:
-        number = int(text)
-    except ValueError:
-        number = -1
-    if number < 0:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected a non-negative integer")
-    return number
-
-
 def score_arguments(parser: argparse.ArgumentParser) -> None:
     """Of `fishjax score`."""
-    parser.add_argument("--model", required=True, help="checkpoint file or directory")
+    model_option(parser)
     parser.add_argument("--task", help="see fishjax tasks: truthfulqa_mc1, multiple_choice, ...")
     parser.add_argument("--data", help="the task's file of questions")
     parser.add_argument(
         "--generations", help="score these answers instead: directory of fishjax generate"
     )
-    parser.add_argument("--shots", type=_natural, default=0, help="solved examples in each prompt")
-    parser.add_argument("--shots-data", help="file of the examples; the task's own if absent")
-    parser.add_argument(
-        "--chat", action="store_true", help="prompts in the model's own chat template"
-    )
-    parser.add_argument("--out", required=True, help="directory of the run; resumes what it holds")
-    parser.add_argument("--limit", type=_positive, help="only the first questions of the file")
-    parser.add_argument(
-        "--seed", type=_natural, default=0, help="of bootstrap and folds (%(default)s)"
-    )
-    parser.add_argument(
-        "--dtype",
-        choices=("float32", "bfloat16"),
-        default="float32",
-        help="the model computes in it; statistics stay float32 (%(default)s)",
-    )
+    prompt_options(parser)
+    out_option(parser)
+    limit_option(parser, "questions of the file")
+    seed_option(parser, "bootstrap, folds and solved examples")
+    dtype_option(parser, "statistics")
     parser.add_argument(
         "--batch-tokens",
-        type=_positive,
+        type=positive,
         default=8192,
         help="tokens of a batch with its padding; lower it to save memory (%(default)s)",
     )
@@ -69,26 +61,29 @@ def score_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--parameters", help="gradients of these only, as 'attention/*'; all if absent"
     )
+    adapter_option(parser, ": their gradients, the base frozen")
     parser.add_argument(
-        "--adapter", help="PEFT directory of LoRA adapters: their gradients, the base frozen"
+        "--stride", type=positive, help="new tokens of a window of text; the context if absent"
     )
-    parser.add_argument(
-        "--stride", type=_positive, help="new tokens of a window of text; the context if absent"
-    )
-    parser.add_argument("--mesh", help="devices, as data=4,model=2; one device if absent")
-    _output_arguments(parser)
+    mesh_option(parser)
+    output_options(parser)
 
 
 def evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     """Of `fishjax evaluate`."""
     parser.add_argument("directory", help="directory of a finished run")
-    _output_arguments(parser)
+    parser.add_argument(
+        "--combine", nargs="*", metavar="SCORE",
+        help="also a supervised combination of scores, cross-validated; without names those of "
+        f"{', '.join(COMBINED_SCORES)} that the run has",
+    )  # fmt: skip
+    output_options(parser)
 
 
 def demo_arguments(parser: argparse.ArgumentParser) -> None:
     """Of `fishjax demo`."""
     parser.add_argument("--out", default="runs/demo", help="directory of the demo (%(default)s)")
-    _output_arguments(parser)
+    output_options(parser)
 
 
 def fisher_arguments(parser: argparse.ArgumentParser) -> None:
@@ -98,46 +93,38 @@ def fisher_arguments(parser: argparse.ArgumentParser) -> None:
     merge.add_argument("directories", nargs="+", help="one of every worker")
     merge.add_argument("--out", required=True, help="directory of the merged run")
     _store_arguments(merge)
-    parser.add_argument("--model", help="checkpoint file or directory")
-    parser.add_argument("--data", help="text with <|endoftext|> lines, or JSONL with text; or .gz")
-    parser.add_argument("--out", help="directory of the run; resumes what it holds")
+    model_option(parser, required=False)
+    corpus_option(parser, required=False)
+    out_option(parser, required=False)
     parser.add_argument(
         "--kind",
         choices=("kfac", "ekfac", "kpsvd", "diagonal", "isotropic", "low_rank"),
         default="kfac",
         help="approximation (%(default)s)",
     )
-    parser.add_argument(
-        "--rank", type=_positive, default=2, help="of kpsvd, low_rank (%(default)s)"
-    )
+    parser.add_argument("--rank", type=positive, default=2, help="of kpsvd, low_rank (%(default)s)")
     parser.add_argument(
         "--targets",
         choices=("sampled", "empirical", "exact"),
         default="sampled",
         help="drawn from the model, those of the text, or all (%(default)s)",
     )
-    parser.add_argument("--draws", type=_positive, default=1, help="a sequence (%(default)s)")
+    parser.add_argument("--draws", type=positive, default=1, help="a sequence (%(default)s)")
     parser.add_argument(
         "--parameters", help="pattern of parameters, as 'attention/*'; all if absent"
     )
-    parser.add_argument("--length", type=_positive, default=256, help="tokens (%(default)s)")
+    length_option(parser)
+    batch_option(parser, 8, "windows of a batch")
     parser.add_argument(
-        "--batch", type=_positive, default=8, help="windows of a batch (%(default)s)"
+        "--chunk", type=positive, default=16, help="gradients at once (%(default)s)"
     )
-    parser.add_argument(
-        "--chunk", type=_positive, default=16, help="gradients at once (%(default)s)"
-    )
-    parser.add_argument("--limit", type=_positive, help="only the first documents")
-    parser.add_argument("--seed", type=_natural, default=0, help="of drawn targets (%(default)s)")
-    parser.add_argument(
-        "--dtype", choices=("float32", "bfloat16"), default="float32", help="(%(default)s)"
-    )
-    parser.add_argument("--mesh", help="devices, as data=4,model=2; one device if absent")
+    limit_option(parser, "documents")
+    seed_option(parser, "drawn targets")
+    dtype_option(parser, "statistics")
+    mesh_option(parser)
     parser.add_argument("--shard", default="0/1", help="this worker's part, i/n (%(default)s)")
     parser.add_argument("--start", help="directory of a merged pass to go on from")
-    parser.add_argument(
-        "--checkpoint-every", type=_positive, default=50, help="batches (%(default)s)"
-    )
+    checkpoint_option(parser, "batches")
     _store_arguments(parser)
 
 
@@ -150,30 +137,30 @@ def _store_arguments(parser: argparse.ArgumentParser) -> None:
         "isotropic remainder (%(default)s)",
     )
     parser.add_argument(
-        "--store-rank", type=_positive, default=32, help="of truncated (%(default)s)"
+        "--store-rank", type=positive, default=32, help="of truncated (%(default)s)"
     )
-    _output_arguments(parser)
+    output_options(parser)
 
 
 def inspect_arguments(parser: argparse.ArgumentParser) -> None:
     """Of `fishjax inspect`."""
-    parser.add_argument("path", help="checkpoint, or directory of a finished `fishjax fisher`")
     parser.add_argument(
-        "--batch", type=_positive, default=8, help="sequences of the estimate (%(default)s)"
+        "path", help="checkpoint, org/name of the hub, or directory of a finished `fishjax fisher`"
     )
-    parser.add_argument("--length", type=_positive, help="tokens of the estimate; context or 4096")
-    _output_arguments(parser)
+    parser.add_argument(
+        "--batch", type=positive, default=8, help="sequences of the estimate (%(default)s)"
+    )
+    parser.add_argument("--length", type=positive, help="tokens of the estimate; context or 4096")
+    output_options(parser)
 
 
 def finetune_arguments(parser: argparse.ArgumentParser) -> None:
     """Of `fishjax finetune`."""
-    parser.add_argument("--model", required=True, help="checkpoint file or directory")
-    parser.add_argument(
-        "--data", required=True, help="text with <|endoftext|> lines, or JSONL with text; or .gz"
-    )
-    parser.add_argument("--out", required=True, help="directory of the run; resumes what it holds")
+    model_option(parser)
+    corpus_option(parser)
+    out_option(parser)
     parser.add_argument("--full", action="store_true", help="train all parameters, no adapters")
-    parser.add_argument("--lora-rank", type=_positive, help="of the adapters (8)")
+    parser.add_argument("--lora-rank", type=positive, help="of the adapters (8)")
     parser.add_argument(
         "--lora-targets", nargs="+", metavar="PATTERN",
         help="weights with adapters, as 'attention/*' mlp/up (attention/query attention/value)",
@@ -181,61 +168,48 @@ def finetune_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--lora-alpha", type=float, help="scale is alpha / rank (2 rank)")
     parser.add_argument("--lora-dropout", type=float, help="of the adapters' inputs (0)")
     parser.add_argument("--merge", action="store_true", help="also write a merged checkpoint")
-    parser.add_argument("--steps", type=_positive, default=200, help="(%(default)s)")
-    parser.add_argument("--batch", type=_positive, default=8, help="windows (%(default)s)")
-    parser.add_argument("--length", type=_positive, default=256, help="tokens (%(default)s)")
-    parser.add_argument("--limit", type=_positive, help="only the first documents")
+    parser.add_argument("--steps", type=positive, default=200, help="(%(default)s)")
+    batch_option(parser, 8, "windows of a batch")
+    length_option(parser)
+    limit_option(parser, "documents")
     parser.add_argument("--learning-rate", type=float, default=2e-4, help="highest (%(default)s)")
-    parser.add_argument("--warmup", type=_natural, default=0, help="steps (%(default)s)")
+    parser.add_argument("--warmup", type=natural, default=0, help="steps (%(default)s)")
     parser.add_argument("--weight-decay", type=float, default=0.0, help="(%(default)s)")
     parser.add_argument(
         "--clip", type=float, default=1.0, help="of the gradient's global norm (%(default)s)"
     )
-    parser.add_argument(
-        "--seed", type=_natural, default=0, help="of batches, adapters, dropout (%(default)s)"
-    )
-    parser.add_argument(
-        "--dtype",
-        choices=("float32", "bfloat16"),
-        default="float32",
-        help="the model computes in it; parameters stay float32 (%(default)s)",
-    )
-    parser.add_argument(
-        "--checkpoint-every", type=_positive, default=50, help="steps (%(default)s)"
-    )
-    parser.add_argument("--quiet", action="store_true", help="print only warnings and errors")
+    seed_option(parser, "batches, adapters, dropout")
+    dtype_option(parser, "parameters")
+    checkpoint_option(parser, "steps")
+    quiet_option(parser)
 
 
 def generate_arguments(parser: argparse.ArgumentParser) -> None:
     """Of `fishjax generate`."""
-    parser.add_argument("--model", required=True, help="checkpoint file or directory")
+    model_option(parser)
     parser.add_argument("--task", required=True, help="see fishjax tasks: triviaqa, open_qa, ...")
     parser.add_argument("--data", required=True, help="the task's file of questions")
-    parser.add_argument("--out", required=True, help="directory of the run; resumes what it holds")
-    parser.add_argument("--limit", type=_positive, help="only the first questions of the file")
-    parser.add_argument("--samples", type=_natural, default=0, help="beside greedy (%(default)s)")
+    prompt_options(parser)
+    out_option(parser)
+    limit_option(parser, "questions of the file")
+    parser.add_argument("--samples", type=natural, default=0, help="beside greedy (%(default)s)")
     parser.add_argument(
         "--ask", action="store_true", help="also P(True) and a stated confidence of each answer"
     )
     parser.add_argument("--temperature", type=float, default=1.0, help="of samples (%(default)s)")
     parser.add_argument("--top-p", type=float, default=1.0, help="of samples (%(default)s)")
-    parser.add_argument("--max-tokens", type=_positive, default=32, help="(%(default)s)")
+    parser.add_argument("--max-tokens", type=positive, default=32, help="(%(default)s)")
     parser.add_argument(
         "--stop", nargs="*", default=["\n"], help="texts that end an answer (a line break)"
     )
-    parser.add_argument("--batch", type=_positive, default=16, help="questions (%(default)s)")
-    parser.add_argument("--seed", type=_natural, default=0, help="of samples (%(default)s)")
-    parser.add_argument(
-        "--dtype", choices=("float32", "bfloat16"), default="float32", help="(%(default)s)"
-    )
-    parser.add_argument("--quiet", action="store_true", help="print only warnings and errors")
+    batch_option(parser, 16, "questions of a batch")
+    seed_option(parser, "samples and solved examples")
+    dtype_option(parser, "parameters")
+    adapter_option(parser)
+    mesh_option(parser)
+    quiet_option(parser)
 
 
 def tasks_arguments(parser: argparse.ArgumentParser) -> None:
     """Of `fishjax tasks`."""
     del parser
-
-
-def _output_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--no-plots", action="store_true", help="write no plots")
-    parser.add_argument("--quiet", action="store_true", help="print only warnings and errors")

@@ -6,8 +6,11 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
-from fishjax.models import LanguageModel, Sampling, generate
+from fishjax.cli.errors import InputError
+from fishjax.cli.meshes import data_size, on_mesh, spread
+from fishjax.models import LanguageModel, Sampling, TokenizerError, generate
 from fishjax.scores import (
     P_TRUE_OPTIONS,
     p_true,
@@ -18,7 +21,9 @@ from fishjax.scores import (
 from fishjax.tasks import (
     OpenQuestion,
     Question,
+    TaskError,
     answer_log_likelihoods,
+    chat_question,
     encode_questions,
     plan_batches,
 )
@@ -32,13 +37,34 @@ _REPLY_TOKENS = 16
 class Asking:
     """Puts the questions of Kadavath et al. and of Tian et al. to a model.
 
+    They are asked without solved examples.
+
     Args:
       model: that gave the answers.
+      chat: ask in the model's own chat template.
+      mesh: of devices, None for one.
       batch_tokens: tokens of a batch with its padding.
+
+    Raises:
+      InputError: the context has no room for a reply.
     """
 
-    def __init__(self, model: LanguageModel, batch_tokens: int = 8192):
-        self._model, self._batch_tokens = model, batch_tokens
+    def __init__(
+        self,
+        model: LanguageModel,
+        *,
+        chat: bool = False,
+        mesh: Mesh | None = None,
+        batch_tokens: int = 8192,
+    ):
+        if model.config.context_length <= _REPLY_TOKENS:
+            raise InputError(
+                f"--ask: a reply needs {_REPLY_TOKENS} tokens beside its prompt, and the context "
+                f"of {model.name} has {model.config.context_length}: leave it out"
+            )
+        self._model, self._chat, self._mesh = model, chat, mesh
+        self._batch_tokens = batch_tokens
+        self._adds_bos = model.adds_bos and not chat
         self._likelihoods: Callable[..., Any] = jax.jit(answer_log_likelihoods(model.apply_fn))
 
     def scores(
@@ -47,42 +73,63 @@ class Asking:
         answers: Sequence[str],
         samples: Sequence[Sequence[str]],
     ) -> list[dict[str, float | None]]:
-        """`p_true`, `verbalised_confidence` and the reply it was read from, of each answer."""
-        texts = [_bare(question.context) for question in questions]
-        truths = self._p_true(
-            [
-                p_true_prompt(text, answer, ideas)
-                for text, answer, ideas in zip(texts, answers, samples, strict=True)
+        """`p_true`, `verbalised_confidence` and the reply it was read from, of each answer.
+
+        Args:
+          questions: as the task has them, without examples and chat template.
+          answers: to judge.
+          samples: other answers of the model.
+
+        Raises:
+          InputError: a prompt cannot be made or encoded.
+        """
+        bare = [question._replace(context=_bare(question.context)) for question in questions]
+        try:
+            truths = self._p_true(
+                [
+                    q._replace(context=p_true_prompt(q.context, answer, ideas))
+                    for q, answer, ideas in zip(bare, answers, samples, strict=True)
+                ]
+            )
+            prompts = [
+                self._encoded(q._replace(context=verbalised_prompt(q.context, answer)))
+                for q, answer in zip(bare, answers, strict=True)
             ]
+        except (TaskError, TokenizerError) as error:
+            raise InputError(f"--ask: the model cannot read what it is asked: {error}") from None
+        replies = generate(
+            self._model, prompts, Sampling(_REPLY_TOKENS, stop=("\n",)), mesh=self._mesh
         )
-        prompts = [
-            self._encoded(verbalised_prompt(text, answer))
-            for text, answer in zip(texts, answers, strict=True)
-        ]
-        replies = generate(self._model, prompts, Sampling(_REPLY_TOKENS, stop=("\n",)))
         return [
             {"p_true": truth, "verbalised_confidence": parse_confidence(reply.text),
              "verbalised_reply": reply.text}  # type: ignore[dict-item]
             for truth, reply in zip(truths, replies, strict=True)
         ]  # fmt: skip
 
-    def _encoded(self, prompt: str) -> list[int]:
-        ids = self._model.tokenizer.encode(prompt, bos=self._model.adds_bos)
+    def _encoded(self, question: OpenQuestion) -> list[int]:
+        tokenizer = self._model.tokenizer
+        if self._chat:
+            question = chat_question(question, tokenizer)
+        ids = tokenizer.encode(question.context, bos=self._adds_bos)
         return ids[-(self._model.config.context_length - _REPLY_TOKENS) :]
 
-    def _p_true(self, prompts: Sequence[str]) -> list[float]:
+    def _p_true(self, asked: Sequence[OpenQuestion]) -> list[float]:
         model = self._model
         questions = [
-            Question(str(i), prompt, P_TRUE_OPTIONS, (1, 0), P_TRUE_OPTIONS, {})
-            for i, prompt in enumerate(prompts)
+            Question(q.id, q.context, P_TRUE_OPTIONS, (1, 0), P_TRUE_OPTIONS, {}) for q in asked
         ]
+        if self._chat:
+            questions = [chat_question(question, model.tokenizer) for question in questions]
         encoded = encode_questions(
-            questions, model.tokenizer, model.config.context_length, model.adds_bos
+            questions, model.tokenizer, model.config.context_length, self._adds_bos
         )
-        found = [float("nan")] * len(prompts)
-        for batch in plan_batches(encoded, batch_tokens=self._batch_tokens):
+        found = [float("nan")] * len(questions)
+        parts = data_size(self._mesh)
+        for batch in plan_batches(encoded, batch_tokens=self._batch_tokens, multiple=parts):
             rows = {n: x.reshape(-1, *x.shape[2:]) for n, x in batch.groups.items()}
-            values = np.asarray(self._likelihoods(model.params, rows)).reshape(batch.mask.shape)
+            with on_mesh(self._mesh):
+                values = self._likelihoods(model.params, spread(rows, self._mesh))
+            values = np.asarray(values).reshape(batch.mask.shape)
             for place, index in enumerate(batch.indices):
                 if index >= 0:
                     found[index] = p_true(*map(float, values[place]))

@@ -4,7 +4,7 @@ import argparse
 import importlib
 import json
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -13,6 +13,7 @@ from rich.console import Console
 
 from fishjax import io
 from fishjax.cli.columns import Columns, read_columns
+from fishjax.cli.combination import combination_line, measure_combination, names_to_combine
 from fishjax.cli.environment import platform_facts, versions
 from fishjax.cli.messages import results_table, summary
 from fishjax.cli.report import measure
@@ -26,12 +27,19 @@ def run(args: argparse.Namespace) -> int:
     directory = pathlib.Path(args.directory)
     io.read_manifest(directory)
     with io.locked(directory):
-        evaluate_directory(directory, None, with_plots=not args.no_plots, quiet=args.quiet)
+        evaluate_directory(
+            directory, None, with_plots=not args.no_plots, quiet=args.quiet, combine=args.combine
+        )
     return 0
 
 
 def evaluate_directory(
-    directory: pathlib.Path, effort: Mapping[str, Any] | None, *, with_plots: bool, quiet: bool
+    directory: pathlib.Path,
+    effort: Mapping[str, Any] | None,
+    *,
+    with_plots: bool,
+    quiet: bool,
+    combine: Sequence[str] | None = None,
 ) -> None:
     """Writes `metrics.json` and the plots of a finished run and prints its table.
 
@@ -40,9 +48,12 @@ def evaluate_directory(
       effort: what the run took. `None` keeps what `metrics.json` says already.
       with_plots: whether to draw.
       quiet: whether to print nothing.
+      combine: scores to combine with the help of labels, none named for the usual ones; `None`
+        combines nothing.
 
     Raises:
       RowsError: the rows are not complete or cannot be read.
+      InputError: a score to combine is not in the rows.
       OutputError: writing failed.
     """
     manifest = io.read_manifest(directory)
@@ -58,6 +69,9 @@ def evaluate_directory(
     if manifest["settings"]["task"] == TEXT_TASK:
         rows = io.read_rows(directory / io.ROWS_NAME, manifest["num_questions"])
         metrics["text"] = write_documents(directory, rows)
+    if combine is not None:
+        names, ids = names_to_combine(combine, columns), _ids(directory, manifest)
+        metrics["combination"] = measure_combination(columns, names, ids, seed=seed)
     text = json.dumps(metrics, indent=2, sort_keys=True, allow_nan=False) + "\n"
     io.write_atomic(directory / io.METRICS_NAME, text.encode())
     if with_plots:
@@ -68,7 +82,23 @@ def evaluate_directory(
     else:
         console.print(results_table(metrics))
         console.print(summary(metrics), highlight=False, soft_wrap=True)
+    if "combination" in metrics:
+        line = combination_line(metrics["combination"])
+        console.print(line, highlight=False, soft_wrap=True)
     console.print(f"written to {directory}", highlight=False, soft_wrap=True)
+
+
+def _ids(directory: pathlib.Path, manifest: Mapping[str, Any]) -> list[str]:
+    """Of the questions in the columns."""
+    path = directory / io.ROWS_NAME
+    rows = enumerate(io.read_rows(path, manifest["num_questions"]), start=1)
+    ids = []
+    for number, row in rows:
+        name = row.get("id")
+        if not isinstance(name, str):
+            raise io.RowsError(f"{path}, line {number}: id is {name!r}: expected a text")
+        ids += [name] * (row["status"] == "ok")
+    return ids
 
 
 def _num_questions(directory: pathlib.Path, manifest: Mapping[str, Any]) -> int:

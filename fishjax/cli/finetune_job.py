@@ -14,6 +14,7 @@ from fishjax import io
 from fishjax.cli.corpus_input import read_corpus
 from fishjax.cli.environment import run_identity
 from fishjax.cli.errors import InputError
+from fishjax.cli.model_input import model_facts
 from fishjax.models import (
     LanguageModel,
     LoraConfig,
@@ -112,7 +113,7 @@ def prepare_finetune_job(args: argparse.Namespace) -> FinetuneJob:
     }
     manifest = {
         "settings": settings,
-        "model": model.name,
+        **model_facts(model),
         "data": data.name,
         "num_windows": len(found.inputs),
     }

@@ -14,6 +14,7 @@ from fishjax.cli.corpus_input import read_corpus
 from fishjax.cli.environment import run_identity
 from fishjax.cli.errors import InputError
 from fishjax.cli.meshes import data_size, mesh_of, placement_of, spread
+from fishjax.cli.model_input import model_facts
 from fishjax.estimators import Estimator, solvers, targets
 from fishjax.likelihoods import Categorical, Examples
 from fishjax.models import LanguageModel
@@ -116,7 +117,7 @@ def prepare_fisher_job(args: argparse.Namespace) -> FisherJob:
     }
     manifest = {
         "settings": settings,
-        "model": model.name,
+        **model_facts(model),
         "data": data.name,
         "num_windows": len(found.inputs),
         "num_batches": len(batches),

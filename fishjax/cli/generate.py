@@ -10,10 +10,9 @@ from rich.console import Console
 
 from fishjax import io
 from fishjax.cli.asking import Asking
-from fishjax.cli.errors import InputError
 from fishjax.cli.generate_job import GenerateJob, GenerateSettings, prepare_generate_job
 from fishjax.cli.messages import progress_bar
-from fishjax.models import Generated, Sampling, TokenizerError, generate
+from fishjax.models import Generated, Sampling, generate
 from fishjax.tasks import clean_answer, contains_match, exact_match
 
 __all__ = ["run"]
@@ -34,24 +33,34 @@ def run(args: argparse.Namespace) -> int:
         samples=args.samples,
         ask=args.ask,
         sampling=sampling,
+        shots=args.shots,
+        shots_data=None if args.shots_data is None else pathlib.Path(args.shots_data),
+        chat=args.chat,
+        adapter=None if args.adapter is None else pathlib.Path(args.adapter),
+        mesh=args.mesh,
     )
     job = prepare_generate_job(settings)
+    asking = Asking(job.model, chat=settings.chat, mesh=job.mesh) if settings.ask else None
     directory = pathlib.Path(args.out)
     with io.open_run(directory, job.manifest):
-        _generate(job, settings, directory / io.ROWS_NAME, console)
+        _generate(job, settings, asking, directory / io.ROWS_NAME, console)
         rows = io.read_rows(directory / io.ROWS_NAME, len(job.questions))
     _report(rows, args, directory, Console(quiet=args.quiet))
     return 0
 
 
 def _generate(
-    job: GenerateJob, settings: GenerateSettings, path: pathlib.Path, console: Console
+    job: GenerateJob,
+    settings: GenerateSettings,
+    asking: Asking | None,
+    path: pathlib.Path,
+    console: Console,
 ) -> None:
     """Brings the row file to its end."""
     done = io.recover_rows(path, job.batches)
     if done:
         console.print(f"resuming after {done} of {len(job.batches)} batches", highlight=False)
-    begun, asking = time.perf_counter(), Asking(job.model) if settings.ask else None
+    begun = time.perf_counter()
     with progress_bar(console) as progress:
         bar = progress.add_task("generating", total=len(job.questions))
         progress.advance(bar, sum(map(len, job.batches[:done])))
@@ -67,11 +76,14 @@ def _batch_rows(
     job: GenerateJob, batch: list[int], settings: GenerateSettings, asking: Asking | None
 ) -> list[dict[str, Any]]:
     prompts = [job.prompts[i] for i in batch]
-    greedy = generate(job.model, prompts, settings.sampling._replace(temperature=0.0))
+    greedily = settings.sampling._replace(temperature=0.0)
+    greedy = generate(job.model, prompts, greedily, mesh=job.mesh)
     samples: list[list[Generated]] = [[] for _ in batch]
     for number in range(settings.samples):
         keys = [jax.random.fold_in(jax.random.fold_in(job.key, i), number) for i in batch]
-        drawn = generate(job.model, prompts, settings.sampling, keys=jax.numpy.stack(keys))
+        drawn = generate(
+            job.model, prompts, settings.sampling, keys=jax.numpy.stack(keys), mesh=job.mesh
+        )
         for row, one in zip(samples, drawn, strict=True):
             row.append(one)
     rows = [
@@ -81,10 +93,7 @@ def _batch_rows(
     if asking is not None:
         questions = [job.questions[i] for i in batch]
         ideas = [[one["text"] for one in row["samples"]] for row in rows]
-        try:
-            asked = asking.scores(questions, [row["answer"] for row in rows], ideas)
-        except TokenizerError as error:
-            raise InputError(f"--ask: the model cannot read what it is asked: {error}") from None
+        asked = asking.scores(questions, [row["answer"] for row in rows], ideas)
         rows = [row | more for row, more in zip(rows, asked, strict=True)]
     return rows
 
@@ -145,6 +154,6 @@ def _report(
     )  # fmt: skip
     console.print(
         f"written to {directory}\nnext: fishjax score --model {args.model} --generations "
-        f"{directory} --out DIRECTORY",
+        f"{directory} --out DIRECTORY" + (f" --adapter {args.adapter}" if args.adapter else ""),
         highlight=False, soft_wrap=True,
     )  # fmt: skip

@@ -1,15 +1,20 @@
 """From arguments to a generation job: model, open questions, prompts in batches, the manifest."""
 
 import hashlib
+import json
 import pathlib
 from typing import Any, NamedTuple
 
 import jax
+from jax.sharding import Mesh
 
 from fishjax import io
 from fishjax.cli.environment import run_identity
 from fishjax.cli.errors import InputError
-from fishjax.models import CheckpointError, LanguageModel, Sampling, TokenizerError, load
+from fishjax.cli.meshes import mesh_of
+from fishjax.cli.model_input import adapter_hash, model_facts, read_model
+from fishjax.cli.prompts import adds_bos, prompted
+from fishjax.models import CheckpointError, LanguageModel, Sampling, TokenizerError
 from fishjax.tasks import OpenQuestion, TaskError, load_open_task
 
 __all__ = ["GenerateJob", "GenerateSettings", "prepare_generate_job"]
@@ -28,6 +33,11 @@ class GenerateSettings(NamedTuple):
     samples: int
     ask: bool
     sampling: Sampling
+    shots: int = 0
+    shots_data: pathlib.Path | None = None
+    chat: bool = False
+    adapter: pathlib.Path | None = None
+    mesh: str | None = None
 
 
 class GenerateJob(NamedTuple):
@@ -35,12 +45,13 @@ class GenerateJob(NamedTuple):
 
     Attributes:
       model: loaded.
-      questions: in file order.
-      prompts: token ids of each, cut on the left where the context is too short.
+      questions: in file order, without examples and chat template.
+      prompts: token ids of each with them, cut on the left where the context is too short.
       truncated: whether they were.
       batches: indices of the questions of each batch, of similar length.
       key: of the samples; folded with a question's index.
       manifest: for `run.json`.
+      mesh: of devices, None for one.
     """
 
     model: LanguageModel
@@ -50,6 +61,7 @@ class GenerateJob(NamedTuple):
     batches: list[list[int]]
     key: Any
     manifest: dict[str, Any]
+    mesh: Mesh | None = None
 
 
 def prepare_generate_job(settings: GenerateSettings) -> GenerateJob:
@@ -58,11 +70,16 @@ def prepare_generate_job(settings: GenerateSettings) -> GenerateJob:
     Raises:
       InputError: a file, a question or a setting cannot be used.
     """
+    mesh = mesh_of(settings.mesh)
     try:
         settings.sampling.check()
         questions = tuple(load_open_task(settings.task, settings.data, limit=settings.limit))
-        model = load(settings.model, dtype=settings.dtype)
-        encoded = [model.tokenizer.encode(q.context, bos=model.adds_bos) for q in questions]
+        model = read_model(
+            settings.model, dtype=settings.dtype, mesh=mesh, adapter=settings.adapter
+        )
+        asked = prompted(questions, settings, model.tokenizer)
+        bos = adds_bos(model, settings)
+        encoded = [model.tokenizer.encode(question.context, bos=bos) for question in asked]
         fingerprint = hashlib.sha256(settings.data.read_bytes()).hexdigest()
     except (CheckpointError, TokenizerError, TaskError, ValueError) as error:
         raise InputError(str(error)) from None
@@ -84,16 +101,22 @@ def prepare_generate_job(settings: GenerateSettings) -> GenerateJob:
         truncated=[len(ids) > room for ids in encoded],
         batches=batches,
         key=jax.random.key(settings.seed),
-        manifest=_manifest(settings, model, len(prompts), len(batches), fingerprint),
+        manifest=_manifest(settings, model, prompts, len(batches), fingerprint),
+        mesh=mesh,
     )
 
 
 def _manifest(
-    settings: GenerateSettings, model: LanguageModel, count: int, batches: int, data_sha256: str
+    settings: GenerateSettings,
+    model: LanguageModel,
+    prompts: list[list[int]],
+    batches: int,
+    data_sha256: str,
 ) -> dict[str, Any]:
+    """The hash of the prompts covers the tokenizer, its chat template and the examples."""
     chosen = settings._asdict()
     sampling = chosen.pop("sampling")._asdict()
-    for name in ("model", "data"):
+    for name in ("model", "data", "shots_data", "adapter"):
         del chosen[name]
     return {
         "settings": {
@@ -101,12 +124,14 @@ def _manifest(
             "command": "generate",
             "model_sha256": model.fingerprint,
             "data_sha256": data_sha256,
+            "adapter_sha256": adapter_hash(settings.adapter),
+            "prompts_sha256": hashlib.sha256(json.dumps(prompts).encode()).hexdigest(),
             **chosen,
             **{name: list(v) if isinstance(v, tuple) else v for name, v in sampling.items()},
             **run_identity(),
         },
-        "model": model.name,
+        **model_facts(model),
         "data": settings.data.name,
-        "num_questions": count,
+        "num_questions": len(prompts),
         "num_batches": batches,
     }

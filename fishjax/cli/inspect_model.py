@@ -13,6 +13,7 @@ from fishjax import capture, gradients
 from fishjax.cli.environment import available_bytes, format_bytes
 from fishjax.cli.errors import InputError
 from fishjax.models import CheckpointError, Described, decoder_apply_fn, describe
+from fishjax.models.hub import is_hub_id
 from fishjax.trees import flatten_with_paths
 
 __all__ = ["inspect_model", "is_model"]
@@ -22,7 +23,7 @@ _SIDE = 1024  # of the matrices whose product measures the device
 
 def is_model(path: pathlib.Path) -> bool:
     """Whether a path looks like a checkpoint rather than a run's directory."""
-    return path.suffix == ".bin" or path.name == "config.json" or (
+    return path.suffix == ".bin" or path.name == "config.json" or is_hub_id(path) or (
         path.is_dir() and ((path / "config.json").exists() or any(path.glob("*.bin")))
     )  # fmt: skip
 

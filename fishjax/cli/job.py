@@ -12,16 +12,14 @@ from fishjax import io
 from fishjax.cli.environment import run_identity
 from fishjax.cli.errors import InputError
 from fishjax.cli.generations import GeneratedAnswers, read_generated
-from fishjax.cli.meshes import data_size, mesh_of, placement_of
-from fishjax.cli.prompts import prompted
+from fishjax.cli.meshes import data_size, mesh_of
+from fishjax.cli.model_input import adapter_hash, model_facts, read_model
+from fishjax.cli.prompts import adds_bos, prompted
 from fishjax.cli.text import TEXT_TASK, text_windows
 from fishjax.models import (
     CheckpointError,
     LanguageModel,
     TokenizerError,
-    adapted,
-    load,
-    load_adapter,
 )
 from fishjax.tasks import (
     BatchPlan,
@@ -116,9 +114,9 @@ def prepare_job(settings: Settings) -> Job:
 def _loaded(settings: Settings, mesh: Mesh | None) -> LanguageModel:
     # remat: at scoring's lengths an attention matrix costs more to store and read back than to
     # compute again, in time and in memory
-    model = load(settings.model, dtype=settings.dtype, remat=True, placement=placement_of(mesh))
-    if settings.adapter is not None:
-        model = adapted(model, *load_adapter(settings.adapter, model))
+    model = read_model(
+        settings.model, dtype=settings.dtype, mesh=mesh, adapter=settings.adapter, remat=True
+    )
     try:
         select_paths(flatten_with_paths(model.params)[0], settings.parameters)
     except ValueError as error:
@@ -131,14 +129,21 @@ def _from_task(settings: Settings, mesh: Mesh | None) -> tuple[LanguageModel, Ge
     task = load_task(settings.task, settings.data, seed=settings.seed, limit=settings.limit)
     model = _loaded(settings, mesh)
     questions = prompted(task.questions, settings, model.tokenizer)
-    adds_bos = model.adds_bos and not settings.chat
-    encoded = encode_questions(questions, model.tokenizer, model.config.context_length, adds_bos)
+    encoded = encode_questions(
+        questions, model.tokenizer, model.config.context_length, adds_bos(model, settings)
+    )
     digest = hashlib.sha256(settings.data.read_bytes()).hexdigest()
     return model, GeneratedAnswers(settings.task, questions, encoded, [], digest)
 
 
 def _from_text(settings: Settings, mesh: Mesh | None) -> tuple[LanguageModel, GeneratedAnswers]:
-    """Windows of plain text."""
+    """Windows of plain text.
+
+    Raises:
+      InputError: options of prompts.
+    """
+    if settings.shots or settings.shots_data or settings.chat:
+        raise InputError("--shots and --chat make prompts of questions: plain text has none")
     model = _loaded(settings, mesh)
     return model, text_windows(settings.data, model, settings.limit, settings.stride)
 
@@ -147,7 +152,7 @@ def _generated(settings: Settings, mesh: Mesh | None) -> tuple[LanguageModel, Ge
     """The answers of a run of `fishjax generate`."""
     assert settings.generations is not None
     model = _loaded(settings, mesh)
-    found = read_generated(settings.generations, model)
+    found = read_generated(settings.generations, model, adapter_hash(settings.adapter))
     limit = settings.limit
     return model, found._replace(
         questions=found.questions[:limit],
@@ -210,24 +215,15 @@ def _manifest(
             "generations": settings.generations is not None,
             "stride": settings.stride,
             "parameters": settings.parameters,
-            "adapter_sha256": _adapter_hash(settings.adapter),
+            "adapter_sha256": adapter_hash(settings.adapter),
             "batch_plan_sha256": _plan_hash(batches),
             **run_identity(),
         },
-        "model": model.name,
+        **model_facts(model),
         "data": (settings.generations or settings.data).name,
         "num_questions": sum(int((batch.indices >= 0).sum()) for batch in batches),
         "num_batches": len(batches),
     }
-
-
-def _adapter_hash(directory: pathlib.Path | None) -> str | None:
-    if directory is None:
-        return None
-    digest = hashlib.sha256()
-    for file in sorted(directory.glob("adapter_*")):
-        digest.update(hashlib.sha256(file.read_bytes()).digest())
-    return digest.hexdigest()
 
 
 def _plan_hash(batches: Sequence[BatchPlan]) -> str:

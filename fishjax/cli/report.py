@@ -8,12 +8,12 @@ from fishjax import metrics
 from fishjax.cli.columns import Columns
 from fishjax.scores import DIRECTIONS, Direction
 
-__all__ = ["NUM_BINS", "NUM_FOLDS", "NUM_RESAMPLES", "SUPERVISED", "measure"]
+__all__ = ["LOG_FLOOR", "NUM_BINS", "NUM_FOLDS", "NUM_RESAMPLES", "SUPERVISED", "measure"]
 
 NUM_RESAMPLES, LEVEL, NUM_BINS, NUM_FOLDS = 1000, 0.95, 15, 5
 SUPERVISED = "supervised_epistemic_aleatoric"
 # Logistic regression needs finite features: an exact zero counts as e^-200.
-_LOG_FLOOR = -200.0
+LOG_FLOOR = -200.0
 _WORDS = {Direction.UNCERTAIN: "more uncertain", Direction.CONFIDENT: "more confident"}
 
 
@@ -112,7 +112,7 @@ def _supervised(columns: Columns, seed: int) -> np.ndarray | None:
         return None
     features = np.stack([columns.scores["epistemic"], columns.scores["aleatoric"]], axis=1)
     return metrics.cross_validated_logits(
-        np.maximum(features, _LOG_FLOOR),
+        np.maximum(features, LOG_FLOOR),
         columns.correct,
         rng=np.random.default_rng(seed),
         num_folds=NUM_FOLDS,

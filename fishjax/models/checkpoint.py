@@ -18,6 +18,7 @@ from . import huggingface, llama2c
 from .config import DecoderConfig
 from .decoder import decoder_apply_fn
 from .errors import CheckpointError
+from .hub import locate
 from .hub_tokenizer import read_hub_tokenizer
 from .huggingface import Placement
 from .new_directory import new_directory, new_file
@@ -27,10 +28,10 @@ from .tokenizer_file import read_llama2c_tokenizer
 __all__ = ["LanguageModel", "load", "save_huggingface", "save_llama2c"]
 
 
-@dataclasses.dataclass(frozen=True)
 _PICKLED = (b"PK\x03\x04", b"\x80\x02\x8a\x0a")  # torch.save: a zip archive, and the older format
 
 
+@dataclasses.dataclass(frozen=True)
 class LanguageModel:
     """A pretrained decoder as a pure function and its parameters.
 
@@ -44,6 +45,8 @@ class LanguageModel:
       name: the checkpoint's file name without its ending, or the directory's.
       adds_bos: prompts start with `tokenizer.bos_id`.
       source: `config.json` of a Hugging Face directory, None for other checkpoints.
+      path: local file or directory it was read from.
+      hub: `org/name@commit` on the Hugging Face hub, None for a local model.
     """
 
     apply_fn: Callable[..., jax.Array]
@@ -54,6 +57,8 @@ class LanguageModel:
     name: str
     adds_bos: bool
     source: dict[str, Any] | None = None
+    path: pathlib.Path | None = None
+    hub: str | None = None
 
 
 def load(
@@ -74,7 +79,8 @@ def load(
     `tok*.bin` beside it. Without a tokenizer the model loads and fails only when text is needed.
 
     Args:
-      path: file or directory.
+      path: file or directory; or `org/name[@revision]` of the Hugging Face hub where no such
+        path exists, which needs the package `huggingface_hub`.
       dtype: compute dtype.
       remat: recompute each block's activations in the backward pass.
       param_dtype: of the parameters, whatever `dtype` is; None keeps that of a Hugging Face
@@ -87,14 +93,17 @@ def load(
     Raises:
       CheckpointError: no or several checkpoints, a truncated, foreign or damaged file, an
         unknown key of `config.json`, missing or unexpected tensors, NaN or infinite weights, or
-        a tokenizer of another vocabulary size.
+        a tokenizer of another vocabulary size; or the hub cannot be reached.
       TokenizerError: the tokenizer file is damaged.
       ValueError: an unknown dtype.
     """
-    path = pathlib.Path(path)
-    if (path / "config.json").exists():
-        return _load_hub(path, dtype, remat, param_dtype, placement)
-    return _load_llama2c(path, dtype, remat, param_dtype or "float32", placement)
+    found = locate(path)
+    if (found.path / "config.json").exists():
+        model = _load_hub(found.path, dtype, remat, param_dtype, placement)
+    else:
+        model = _load_llama2c(found.path, dtype, remat, param_dtype or "float32", placement)
+    name = found.name or model.name
+    return dataclasses.replace(model, path=found.path, hub=found.hub, name=name)
 
 
 def save_huggingface(path: str | pathlib.Path, model: LanguageModel) -> None:

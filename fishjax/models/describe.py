@@ -9,6 +9,7 @@ from . import huggingface
 from .checkpoint import read_llama2c_config
 from .config import DecoderConfig
 from .decoder import init_params
+from .hub import CONFIG_FILES, locate
 
 __all__ = ["Described", "describe"]
 
@@ -30,12 +31,13 @@ class Described(NamedTuple):
 def describe(path: str | pathlib.Path) -> Described:
     """Reads the config of a Hugging Face directory, or the header of a llama2.c checkpoint.
 
-    A directory needs no more than its `config.json`.
+    A directory needs no more than its `config.json`, and no more is fetched of a model on the
+    Hugging Face hub (`org/name[@revision]`).
 
     Raises:
-      CheckpointError: neither is there, or it cannot be used.
+      CheckpointError: neither is there, it cannot be used, or the hub cannot be reached.
     """
-    path = pathlib.Path(path)
+    path = locate(path, CONFIG_FILES).path
     file = path if path.name == "config.json" else path / "config.json"
     if file.exists():
         values = huggingface.read_json(file)

@@ -7,6 +7,8 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Key
 
 from .checkpoint import LanguageModel
@@ -67,6 +69,7 @@ def generate(
     *,
     keys: Key[Array, " N"] | None = None,
     eos_ids: Sequence[int] = (),
+    mesh: Mesh | None = None,
 ) -> list[Generated]:
     """Continues every prompt.
 
@@ -78,14 +81,17 @@ def generate(
       prompts: token ids, at least one each; lengths may differ.
       sampling: how tokens are chosen.
       keys: `[N]`, one a prompt, for a temperature above 0; `jax.random.split` makes them.
-      eos_ids: ids that end a sequence, the tokenizer's unless told.
+      eos_ids: ids that end a sequence; unless told the tokenizer's and those of `config.json`,
+        which may name others, as the end of a turn in a chat.
+      mesh: of devices with the axis "data", over which rows are spread; parameters stay where
+        `load` put them.
 
     Returns:
       As many continuations, in the same order.
 
     Raises:
-      ValueError: an empty prompt, one with no room for a continuation in the context, or a
-        temperature without as many keys as prompts.
+      ValueError: an empty prompt, one with no room for a continuation in the context, a
+        temperature without as many keys as prompts, or a mesh without the axis.
     """
     sampling.check()
     if not prompts:
@@ -95,6 +101,8 @@ def generate(
             f"temperature {sampling.temperature} draws: expected {len(prompts)} keys, one a "
             "prompt, as jax.random.split makes them"
         )
+    if mesh is not None and "data" not in mesh.shape:
+        raise ValueError(f"the mesh has the axes {mesh.axis_names}: expected one called data")
     longest, context = max(map(len, prompts)), model.config.context_length
     if min(map(len, prompts)) < 1:
         raise ValueError("a prompt is empty: expected at least one token, as the begin of sequence")
@@ -107,29 +115,71 @@ def generate(
     room = min(padded + sampling.max_tokens, context)
     if keys is None:
         keys = jax.random.split(jax.random.key(0), len(prompts))  # greedy: never drawn from
-    extend = _programs(model.config)
+    filled, put = _filled(len(prompts), mesh), _spread(mesh)
+    keys = put(keys[filled])
+    extend = _programs(model.config, mesh)
     choose = functools.partial(
         _choose, temperature=float(sampling.temperature), top_p=float(sampling.top_p)
     )
-    ids, valid = _left_padded(prompts, padded)
-    logits, cache = extend(model.params, ids, valid, empty_cache(model.config, len(prompts), room))
-    rows = [_Row(model.tokenizer, sampling.stop, frozenset(eos_ids) or {model.tokenizer.eos_id})
-            for _ in prompts]  # fmt: skip
+    ids, valid = map(put, _left_padded([prompts[i] for i in filled], padded))
+    cache = empty_cache(model.config, len(filled), room)
+    logits, cache = extend(model.params, ids, valid, _spread_cache(cache, model, mesh))
+    ends = frozenset(eos_ids) or _eos_ids(model)
+    rows = [_Row(model.tokenizer, sampling.stop, ends) for _ in prompts]
     for step in range(min(sampling.max_tokens, room - padded)):
         chosen, log_likelihoods, finite = jax.device_get(choose(logits, keys, step))
-        for row, token, value, good in zip(rows, chosen, log_likelihoods, finite, strict=True):
+        # rows that only fill up the mesh come last and are dropped here
+        for row, token, value, good in zip(rows, chosen, log_likelihoods, finite, strict=False):
             row.take(int(token), float(value), bool(good))
         if all(row.ended for row in rows) or padded + step + 1 >= room:
             break
-        next_ids = jnp.asarray(chosen)[:, None]
-        logits, cache = extend(model.params, next_ids, jnp.ones(next_ids.shape, bool), cache)
+        next_ids = put(chosen[:, None])
+        logits, cache = extend(model.params, next_ids, put(np.ones(next_ids.shape, bool)), cache)
     return [row.finished() for row in rows]
 
 
 @functools.lru_cache(maxsize=8)
-def _programs(config: Any) -> Callable[..., tuple[Array, Cache]]:
+def _programs(config: Any, mesh: Mesh | None) -> Callable[..., tuple[Array, Cache]]:
     """The compiled extension of a cache, which is updated in place."""
-    return jax.jit(decoder_extend_fn(config), donate_argnums=3)
+    if mesh is None:
+        return jax.jit(decoder_extend_fn(config), donate_argnums=3)
+    out = NamedSharding(mesh, P("data")), _cache_sharding(config.num_kv_heads, mesh)
+    return jax.jit(decoder_extend_fn(config), donate_argnums=3, out_shardings=out)
+
+
+def _filled(count: int, mesh: Mesh | None) -> np.ndarray:
+    """Indices of rows, the last one repeated until the devices divide them."""
+    parts = 1 if mesh is None else mesh.shape["data"]
+    return np.minimum(np.arange(-(-count // parts) * parts), count - 1)
+
+
+def _spread(mesh: Mesh | None) -> Callable[[Any], Array]:
+    """Puts an array of rows on the devices."""
+    if mesh is None:
+        return jnp.asarray
+    sharding = NamedSharding(mesh, P("data"))
+    return lambda rows: jax.device_put(rows, sharding)
+
+
+def _spread_cache(cache: Cache, model: LanguageModel, mesh: Mesh | None) -> Cache:
+    if mesh is None:
+        return cache
+    return jax.device_put(cache, _cache_sharding(model.config.num_kv_heads, mesh))
+
+
+def _cache_sharding(heads: int, mesh: Mesh) -> Any:
+    """Rows over the data axis, heads over the model axis where it divides them."""
+    split = "model" if heads % mesh.shape.get("model", heads + 1) == 0 else None
+    layers = NamedSharding(mesh, P(None, "data", None, split))
+    parts: Any = layers, layers, NamedSharding(mesh, P("data")), NamedSharding(mesh, P())
+    return Cache(*parts)
+
+
+def _eos_ids(model: LanguageModel) -> frozenset[int]:
+    """Of the tokenizer, and of `config.json`, which may list several."""
+    stated = (model.source or {}).get("eos_token_id")
+    stated = stated if isinstance(stated, list) else [stated]
+    return frozenset([model.tokenizer.eos_id, *(i for i in stated if type(i) is int)])
 
 
 @functools.partial(jax.jit, static_argnames=("temperature", "top_p"))

@@ -17,7 +17,7 @@ from .matching import clean_answer, contains_match, exact_match
 from .open_questions import OpenQuestion
 from .questions import Question, Task, TaskError
 from .registry import OPEN_TASKS, TASKS, load_open_task, load_task
-from .shots import choose_shots, with_shots
+from .shots import choose_shots, few_shot, with_shots
 
 __all__ = [
     "OPEN_TASKS",
@@ -41,6 +41,7 @@ __all__ = [
     "encode_documents",
     "encode_questions",
     "exact_match",
+    "few_shot",
     "load_open_task",
     "load_task",
     "plan_batches",

@@ -11,7 +11,7 @@ from .open_questions import OpenQuestion
 from .questions import Question, TaskError
 from .reading import is_index
 
-__all__ = ["choose_shots", "with_shots"]
+__all__ = ["choose_shots", "few_shot", "with_shots"]
 
 Q = TypeVar("Q", Question, OpenQuestion)
 
@@ -35,8 +35,7 @@ def choose_shots(pool: Sequence[Q], count: int, seed: int) -> list[Q]:
     for name, number in (("count", count), ("seed", seed)):
         if not is_index(number) or number < 0:
             raise TaskError(f"{name} is {number!r}: expected a non-negative integer")
-    by_prompt = {q.context: q for q in reversed(pool) if q.solution is not None}
-    usable = list(reversed(by_prompt.values()))
+    usable = _usable(pool)
     if len(usable) < count:
         raise TaskError(
             f"{len(usable)} of {len(pool)} questions can be examples: expected {count} with "
@@ -48,6 +47,26 @@ def choose_shots(pool: Sequence[Q], count: int, seed: int) -> list[Q]:
         drawn.append((turns[classes[index]], rank, index))
         turns[classes[index]] += 1
     return [usable[index] for _, _, index in sorted(drawn)[:count]]
+
+
+def few_shot(questions: Iterable[Q], pool: Sequence[Q], count: int, seed: int) -> list[Q]:
+    """Puts `count` examples of a pool in front of every question, never the question itself.
+
+    The same examples in the same order everywhere; a question that is one of them gets the next
+    one of the draw instead.
+
+    Args:
+      questions: what to ask.
+      pool: questions of the same kind; may hold `questions`.
+      count: number of examples.
+      seed: of the draw.
+
+    Raises:
+      TaskError: as `choose_shots`, or too few are left beside a question.
+    """
+    # two to spare: one may have the question's id, another its prompt
+    number = min(count + 2, max(count, len(_usable(pool))))
+    return with_shots(questions, choose_shots(pool, number, seed), count=count)
 
 
 def with_shots(
@@ -90,11 +109,17 @@ def with_shots(
         if count is not None and len(others) < count:
             raise TaskError(
                 f"question {question.id!r}: {len(others)} of {len(shots)} examples are other "
-                f"questions: expected {count}: choose more"
+                f"questions: expected {count}: choose more from a larger pool, or lower the count"
             )
         context = _prompt(question, others[:count], separator)
         solved.append(question._replace(context=context))
     return solved
+
+
+def _usable(pool: Sequence[Q]) -> list[Q]:
+    """Questions with one true answer, the first of each prompt."""
+    by_prompt = {q.context: q for q in reversed(pool) if q.solution is not None}
+    return list(reversed(by_prompt.values()))
 
 
 def _prompt(
