@@ -108,8 +108,9 @@ def with_shots(
         others = [s for s in shots if s.id != question.id and s.context != question.context]
         if count is not None and len(others) < count:
             raise TaskError(
-                f"question {question.id!r}: {len(others)} of {len(shots)} examples are other "
-                f"questions: expected {count}: choose more from a larger pool, or lower the count"
+                f"question {question.id!r}: {len(others)} of {len(shots)} examples have another id "
+                f"and another prompt: expected {count}: choose more from a larger pool, or lower "
+                "the count"
             )
         context = _prompt(question, others[:count], separator)
         solved.append(question._replace(context=context))

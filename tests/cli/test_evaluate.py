@@ -3,8 +3,11 @@
 import json
 import sys
 
+import numpy as np
 import pytest
+from sklearn.metrics import roc_auc_score
 
+from fishjax import metrics, runs
 from fishjax.cli import main
 
 
@@ -86,3 +89,150 @@ def test_evaluating_nothing_is_one_line(tmp_path, capsys):
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 2
     assert all("holds no fishjax run" in line for line in lines)
+
+
+SEED = 0
+
+
+@pytest.fixture
+def many(finished_copy):
+    """Its twelve rows five times over, half of them correct, with scores that tell a little."""
+    lines = (finished_copy / "rows.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in 5 * lines]
+    rng = np.random.default_rng(1)
+    for index, row in enumerate(rows):
+        correct = bool(index % 2)
+        row.update(index=index, id=f"q{index}", correct=correct, status="ok")
+        row["scores"]["log_epistemic"] = float(rng.normal(-correct))
+        row["scores"]["margin"] = float(rng.normal(0.8 * correct))
+    write(finished_copy, rows)
+    return finished_copy, rows
+
+
+def write(directory, rows):
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    (directory / "rows.jsonl").write_text(text)
+    manifest = json.loads((directory / "run.json").read_text())
+    (directory / "run.json").write_text(json.dumps(manifest | {"num_questions": len(rows)}))
+
+
+def metrics_of(directory, *combine):
+    assert main(["evaluate", str(directory), "--no-plots", *combine]) == 0
+    return json.loads((directory / "metrics.json").read_text())
+
+
+def by_hand(rows, names, groups=None):
+    values = {name: np.array([row["scores"][name] for row in rows], float) for name in names}
+    correct = np.array([row["correct"] for row in rows])
+    return metrics.combine_scores(
+        {name.removeprefix("log_"): column for name, column in values.items()},
+        correct,
+        rng=np.random.default_rng(SEED),
+        groups=groups,
+    )
+
+
+def test_a_combination_stands_beside_the_best_score_and_is_called_supervised(many, capsys):
+    directory, rows = many
+    plain = metrics_of(directory)
+    before, shown = (directory / "metrics.json").read_bytes(), capsys.readouterr().out
+    assert "supervised, " not in shown
+    found = metrics_of(directory, "--combine", "epistemic", "margin", "epistemic")
+    told = " ".join(capsys.readouterr().out.split())
+    combination = found.pop("combination")
+    assert found == plain
+    expected = by_hand(rows, ["log_epistemic", "margin"])
+    assert combination["supervised"] is True
+    assert combination["scores"] == ["epistemic", "margin"]
+    assert combination["auroc"] == pytest.approx(expected.auroc)
+    assert combination["interval"] == pytest.approx(list(expected.interval))
+    assert combination["coefficients"]["margin"] == expected.coefficients["margin"]._asdict()
+    assert combination["coefficients"]["epistemic"]["mean"] < 0  # directions are learned
+    assert (combination["num_folds"], combination["fold_sizes"]) == (5, [12] * 5)
+    assert (combination["num_used"], combination["num_missing"]) == (60, 0)
+    areas = {n: found["scores"][n]["auroc"] for n in ("epistemic", "margin")}
+    best = combination["best_single"]
+    assert (best["score"], best["auroc"]) == max(areas.items(), key=lambda item: item[1])
+    assert best["auroc"] == pytest.approx(
+        roc_auc_score(
+            [row["correct"] for row in rows],
+            [{"epistemic": -1, "margin": 1}[best["score"]]
+             * row["scores"][{"epistemic": "log_epistemic"}.get(best["score"], best["score"])]
+             for row in rows],
+        )
+    )  # fmt: skip
+    assert "combination of epistemic, margin (supervised, 5-fold cross-validated): AUROC" in told
+    assert f"best of them alone: {best['score']} {best['auroc']:.3f}" in told
+    assert metrics_of(directory) == plain
+    assert (directory / "metrics.json").read_bytes() == before
+
+
+def test_missing_scores_are_counted_and_rows_of_a_question_share_a_fold(many):
+    directory, rows = many
+    for row in rows[:3]:
+        row["scores"]["margin"] = None
+    rows[4]["scores"].update(epistemic=0.0, log_epistemic=None)  # an exact zero, not missing
+    for index, row in enumerate(rows):
+        row["id"] = f"q{index // 3}"
+    write(directory, rows)
+    combination = runs.evaluate(
+        directory=directory, combine=["epistemic", "margin"], quiet=True, no_plots=True
+    )
+    combination = json.loads((combination / "metrics.json").read_text())["combination"]
+    assert combination["missing"] == {"epistemic": 0, "margin": 3}
+    assert (combination["num_used"], combination["num_missing"]) == (57, 3)
+    rows[4]["scores"]["log_epistemic"] = -200.0
+    groups = [row["id"] for row in rows]
+    expected = by_hand(rows, ["log_epistemic", "margin"], groups)
+    assert combination["auroc"] == pytest.approx(expected.auroc)
+    assert expected.auroc != by_hand(rows, ["log_epistemic", "margin"]).auroc
+
+
+def test_without_names_the_usual_scores_are_combined(many):
+    combination = metrics_of(many[0], "--combine")["combination"]
+    names = ["epistemic", "aleatoric", "maximum_probability", "perplexity", "sequence_epistemic"]
+    assert combination["scores"] == names
+    assert 0 <= combination["auroc"] <= 1
+    assert combination["coefficients"].keys() == set(names)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda row: row.update(correct=True), "0 of 60 questions have a wrong answer: 5 folds"),
+        (lambda row: row.update(correct=row["index"] < 4), "4 of 60 questions have a correct"),
+        (lambda row: row.update(id="same"), "1 of 1 questions have a correct answer: 5 folds"),
+        (lambda row: row["scores"].update(margin=None), "no question has all of these scores"),
+        (lambda row: row.update(status="non_finite"), None),
+    ],
+)
+def test_what_cannot_be_combined_is_null_with_a_reason(many, change, reason, capsys):
+    directory, rows = many
+    for row in rows:
+        change(row)
+    write(directory, rows)
+    if reason is None:
+        assert main(["evaluate", str(directory), "--no-plots", "--combine", "margin"]) == 2
+        assert "--combine margin: the run has no such score: expected none, no question was" in (
+            capsys.readouterr().err
+        )
+        combination = metrics_of(directory, "--combine")["combination"]
+        assert combination["reason"] == "the run has none of the usual scores: name some"
+        return
+    combination = metrics_of(directory, "--combine", "margin", "epistemic")["combination"]
+    assert combination["auroc"] is combination["interval"] is combination["coefficients"] is None
+    assert combination["supervised"] is True
+    assert reason in combination["reason"]
+    assert f"undefined, {combination['reason']}" in " ".join(capsys.readouterr().out.split())
+
+
+def test_an_unknown_score_is_one_line_and_changes_nothing(many, capsys):
+    directory = many[0]
+    metrics_of(directory)
+    before = (directory / "metrics.json").read_bytes()
+    assert main(["evaluate", str(directory), "--combine", "margin", "entropie"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: --combine entropie: the run has no such score: expected ")
+    assert "semantic_entropy" not in error
+    assert error.count("\n") == 1
+    assert (directory / "metrics.json").read_bytes() == before

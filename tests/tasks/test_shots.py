@@ -11,6 +11,7 @@ from fishjax.tasks import (
     Question,
     TaskError,
     choose_shots,
+    few_shot,
     load_open_task,
     load_task,
     with_shots,
@@ -73,6 +74,26 @@ def test_a_question_is_never_its_own_example():
         TaskError, match=r"question 'o0': 1 of 2 examples .* expected 2: choose more"
     ):
         with_shots([pool[0]], pool[:2], count=2)
+
+
+@pytest.mark.parametrize("size", [3, 4, 5, 9])
+def test_every_question_gets_as_many_examples_of_its_own_pool(size):
+    """Also where the pool has no more than that beside the question, and repeats a prompt."""
+    pool = [opened(number, f"answer {number}") for number in range(size)]
+    pool.append(pool[0]._replace(id="again"))
+    questions = few_shot(pool, pool, 2, seed=3)
+    drawn = [shot.context for shot in choose_shots(pool, size, 3)]
+    for question, asked in zip(questions, pool, strict=True):
+        *examples, own = question.context.split("\n\n")
+        assert own == asked.context
+        expected = [text for text in drawn if text != own][:2]
+        assert [example.split(" answer")[0] for example in examples] == expected
+        assert question.aliases == asked.aliases
+    message = f"{size} of {size + 1} questions can be examples: expected {size + 1}"
+    with pytest.raises(TaskError, match=message):
+        few_shot(pool, pool, size + 1, seed=3)
+    with pytest.raises(TaskError, match=r"have another id and another prompt: expected .* lower"):
+        few_shot(pool, pool, size, seed=3)
 
 
 def test_several_true_answers_are_skipped_or_refused():
