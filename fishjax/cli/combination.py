@@ -81,13 +81,13 @@ def measure_combination(
 def combination_line(combination: Mapping[str, Any]) -> str:
     """What the table does not say, in one line."""
     names = ", ".join(combination["scores"]) or "no scores"
+    told = f"supervised, {combination['num_folds']}-fold cross-validated"
     if combination["auroc"] is None:
-        return f"combination of {names}: undefined, {combination['reason']}"
+        return f"combination of {names} ({told}): undefined, {combination['reason']}"
     best, left_out = combination["best_single"], combination["num_missing"]
     return (
-        f"combination of {names} (supervised, {combination['num_folds']}-fold cross-validated): "
-        f"AUROC {combination['auroc']:.3f}; best of them alone: {best['score']} "
-        f"{best['auroc']:.3f}, on the same {combination['num_used']} questions"
+        f"combination of {names} ({told}): AUROC {combination['auroc']:.3f}; best of them alone: "
+        f"{best['score']} {best['auroc']:.3f}, on the same {combination['num_used']} questions"
         + (f" ({left_out} left out, a score is missing)" if left_out else "")
     )
 

@@ -137,6 +137,7 @@ def test_a_combination_stands_beside_the_best_score_and_is_called_supervised(man
     plain = metrics_of(directory)
     before, shown = (directory / "metrics.json").read_bytes(), capsys.readouterr().out
     assert "supervised, " not in shown
+    assert "supervised_epistemic_aleatoric" in shown
     found = metrics_of(directory, "--combine", "epistemic", "margin", "epistemic")
     told = " ".join(capsys.readouterr().out.split())
     combination = found.pop("combination")
