@@ -1,12 +1,11 @@
 """Trees of arrays in directories: Orbax for the arrays, JSON for the structure, one rename."""
 
-import contextlib
-import logging
 import os
 import pathlib
 import re
 import shutil
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -19,13 +18,14 @@ from fishjax.io.files import (
     make_directory,
     replace_directory,
     temporary_name,
-    write_atomic,
 )
+from fishjax.io.orbax_apart import orbax_apart
 from fishjax.io.structures import decode, encode
 
 __all__ = ["load_tree", "save_tree"]
 
 _ARRAYS, _STRUCTURE = "arrays", "structure.json"
+_ATTEMPTS, _SECONDS = 40, 0.05  # what is left after that goes when the run starts again
 
 
 def save_tree(path: str | os.PathLike[str], tree: Any) -> None:
@@ -48,17 +48,16 @@ def save_tree(path: str | os.PathLike[str], tree: Any) -> None:
     temporary = temporary_name(target)
     try:
         shutil.rmtree(temporary, ignore_errors=True)
-        make_directory(temporary)
-        with _silent_orbax(), ocp.PyTreeCheckpointer() as checkpointer:
-            checkpointer.save(temporary / _ARRAYS, arrays)
-        write_atomic(temporary / _STRUCTURE, structure_bytes(structure, arrays))
+        temporary.mkdir()
+        with orbax_apart() as run:
+            if arrays:
+                run(_store, temporary / _ARRAYS, arrays)
+        (temporary / _STRUCTURE).write_bytes(structure_bytes(structure, arrays))
         replace_directory(temporary, target)
     except (OSError, ValueError, RuntimeError) as error:
-        shutil.rmtree(temporary, ignore_errors=True)
         raise cannot_write(target, _disk_error(error)) from None
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+    finally:
+        _remove_unfinished(temporary)
 
 
 def load_tree(
@@ -80,7 +79,8 @@ def load_tree(
         raise RowsError(f"{path} holds no stored arrays of fishjax: expected {_STRUCTURE}")
     try:
         structure, checksums = checked_structure((source / _STRUCTURE).read_bytes())
-        arrays = _restored(source / _ARRAYS, sharding)
+        with orbax_apart() as run:
+            arrays = run(_restored, source / _ARRAYS, sharding) if checksums else {}
         check_arrays(arrays, checksums)
         return decode(structure, arrays)
     except (MemoryError, jax.errors.JaxRuntimeError):  # no room for them
@@ -93,9 +93,23 @@ def load_tree(
         ) from None
 
 
+def _remove_unfinished(temporary: pathlib.Path) -> None:
+    """After a failure TensorStore may still be writing into it for a moment."""
+    for _ in range(_ATTEMPTS):
+        shutil.rmtree(temporary, ignore_errors=True)
+        if not temporary.exists():
+            return
+        time.sleep(_SECONDS)
+
+
+def _store(path: pathlib.Path, arrays: dict[str, Any]) -> None:
+    with ocp.PyTreeCheckpointer() as checkpointer:
+        checkpointer.save(path, arrays)
+
+
 def _restored(path: pathlib.Path, sharding: Any) -> dict[str, Any]:
     place = sharding or (lambda shape: jax.sharding.SingleDeviceSharding(jax.local_devices()[0]))
-    with _silent_orbax(), ocp.PyTreeCheckpointer() as checkpointer:
+    with ocp.PyTreeCheckpointer() as checkpointer:
         metadata = checkpointer.metadata(path).item_metadata
         if metadata is None:
             raise ValueError(f"no metadata in {path.name}")
@@ -104,22 +118,6 @@ def _restored(path: pathlib.Path, sharding: Any) -> dict[str, Any]:
             for name, entry in metadata.tree.items()
         }
         return checkpointer.restore(path, args=ocp.args.PyTreeRestore(restore_args=arguments))
-
-
-@contextlib.contextmanager
-def _silent_orbax() -> Iterator[None]:
-    """Keeps Orbax from logging the traceback of an error that it raises as well."""
-    logger = logging.getLogger("absl")
-
-    def refuse(record: logging.LogRecord) -> bool:
-        del record
-        return False
-
-    logger.addFilter(refuse)
-    try:
-        yield
-    finally:
-        logger.removeFilter(refuse)
 
 
 def _disk_error(error: Exception) -> OSError:

@@ -21,7 +21,7 @@ __all__ = [
     "writing",
 ]
 
-_ENDING = ".tmp"
+_ENDING, _OLD = ".tmp", ".old.tmp"
 
 
 def cannot_write(path: pathlib.Path, error: OSError) -> OutputError:
@@ -54,11 +54,18 @@ def temporary_name(path: pathlib.Path) -> pathlib.Path:
 def remove_leftovers(directory: pathlib.Path) -> None:
     """Removes what writes that a kill ended left under temporary names.
 
+    A directory that was moved aside for another, which never came, gets its name back.
+
     Raises:
       OutputError: something cannot be removed.
     """
     for leftover in sorted(directory.glob(f".*{_ENDING}")):
-        remove(leftover)
+        whole = leftover.with_name(leftover.name[1:].removesuffix(_OLD))
+        if leftover.name.endswith(_OLD) and not whole.exists():
+            with writing(whole):
+                leftover.rename(whole)
+        else:
+            remove(leftover)
 
 
 def remove(path: pathlib.Path) -> None:
@@ -77,12 +84,15 @@ def remove(path: pathlib.Path) -> None:
 def replace_directory(temporary: pathlib.Path, path: pathlib.Path) -> None:
     """Gives a written directory its name, in place of the one that has it.
 
-    A directory cannot be replaced by one rename: a kill in between leaves neither, never a part.
+    What it holds is on the disk before: not every library waits for that. A directory cannot be
+    replaced by one rename: a kill in between leaves both under hidden names, neither of them cut.
 
     Raises:
       OSError: it failed; the old directory is there, or the new.
     """
-    old = path.with_name(f".{path.name}.old{_ENDING}")
+    for inside in (*temporary.rglob("*"), temporary):
+        _sync(inside)
+    old = path.with_name(f".{path.name}{_OLD}")
     shutil.rmtree(old, ignore_errors=True)
     if path.exists():
         os.rename(path, old)
@@ -92,7 +102,7 @@ def replace_directory(temporary: pathlib.Path, path: pathlib.Path) -> None:
         if old.exists():
             os.rename(old, path)
         raise
-    _sync_directory(path.parent)
+    _sync(path.parent)
     shutil.rmtree(old, ignore_errors=True)
 
 
@@ -123,7 +133,7 @@ def write_atomic(path: pathlib.Path, data: bytes) -> None:
         finally:
             os.close(descriptor)
         os.replace(temporary, path)
-        _sync_directory(path.parent)
+        _sync(path.parent)
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -152,7 +162,7 @@ def append_durably(path: pathlib.Path, data: bytes) -> None:
         finally:
             os.close(descriptor)
         if not existed:
-            _sync_directory(path.parent)
+            _sync(path.parent)
     except OSError as error:
         raise cannot_write(path, error) from None
 
@@ -180,8 +190,8 @@ def _write_all(descriptor: int, data: bytes) -> None:
         view = view[os.write(descriptor, view) :]
 
 
-def _sync_directory(path: pathlib.Path) -> None:
-    """Makes a rename or a new name durable."""
+def _sync(path: pathlib.Path) -> None:
+    """Waits for the disk; of a directory: makes a rename or a new name durable."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -5,6 +5,8 @@ import inspect
 from collections.abc import Sequence
 from typing import Any
 
+import jax.numpy as jnp
+
 from fishjax import operators
 from fishjax.estimators.base import State
 from fishjax.estimators.kpsvd import KpsvdBlock
@@ -42,6 +44,8 @@ def encode(tree: Any) -> tuple[Any, dict[str, Any]]:
         if value is None or isinstance(value, bool | int | float | str):
             return value
         if hasattr(value, "dtype") and hasattr(value, "shape"):
+            if 0 in value.shape:  # Orbax stores none
+                return {"zeros": [list(value.shape), value.dtype.name]}
             arrays[str(len(arrays))] = value
             return {"array": str(len(arrays) - 1)}
         if _TYPES.get(name) is type(value):
@@ -70,6 +74,8 @@ def decode(structure: Any, arrays: dict[str, Any]) -> Any:
         content = value[key]
         if key == "array":
             return arrays[content]
+        if key == "zeros":
+            return jnp.zeros(*content)
         if key == "type":
             kind = _TYPES[content]
             return _built(kind, {name: walk(v) for name, v in value["fields"].items()})

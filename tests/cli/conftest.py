@@ -10,11 +10,10 @@ import jax
 import numpy as np
 import pytest
 
-from fishjax.cli import main
+from fishjax.cli import main, score
 from fishjax.models import DecoderConfig, init_params, save_llama2c, save_llama2c_tokenizer
 
-NOUNS = ("cat", "dog", "cow", "hen")
-VERBS = ("eat", "see", "run")
+from .stages import NOUNS, VERBS, FakePrograms, Kept, Stages
 
 
 def make_questions():
@@ -103,6 +102,27 @@ def finished_run(tiny, tmp_path_factory):
 def finished_copy(finished_run, tmp_path):
     """A finished run to damage."""
     return pathlib.Path(shutil.copytree(finished_run, tmp_path / "copy"))
+
+
+@pytest.fixture(scope="module")
+def stages(tiny, tmp_path_factory):
+    return Stages(tmp_path_factory.mktemp("stages"), tiny)
+
+
+@pytest.fixture(scope="module")
+def kept():
+    """Forgotten with a module's compiled programs."""
+    return Kept({}, {})
+
+
+@pytest.fixture
+def quick(monkeypatch, kept):
+    """Commands share inputs and compiled programs, and draw no plots: a run is its writes."""
+    kept.share(monkeypatch)
+    monkeypatch.setattr(score, "Programs", FakePrograms)
+    monkeypatch.setattr(
+        "matplotlib.figure.Figure.savefig", lambda self, file, **_: file.write(b"a picture")
+    )
 
 
 @pytest.fixture

@@ -13,6 +13,8 @@ from fishjax import __version__
 from fishjax.cli import main, programs, score
 from fishjax.cli.main import COMMANDS
 
+from .stages import FakePrograms
+
 
 def fails(capsys, arguments, status, *fragments):
     assert main(arguments) == status
@@ -153,76 +155,9 @@ def test_a_directory_with_foreign_files(tiny, tmp_path, capsys):
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.txt"]
 
 
-class FakePrograms(programs.Programs):
-    """Stands in for the compiled steps where only what surrounds them is tested."""
-
-    def memory_bytes(self, batch):
-        del batch
-        return 10**18
-
-    def __call__(self, batch):
-        shape = batch.mask.shape
-        rng = np.random.default_rng(int(batch.indices.max()))
-        log_likelihoods = np.where(batch.mask, -rng.exponential(size=shape), -np.inf)
-        values = log_likelihoods.astype(np.float32)
-        return score.StepOutputs(
-            log_likelihoods=values,
-            log_probabilities=values - np.logaddexp.reduce(values, axis=1, keepdims=True),
-            finite=np.ones(shape[0], bool),
-            chosen=np.argmax(values, axis=1),
-            tied=np.zeros(shape[0], bool),
-            scores={row.name: values for row in score.SCORES},
-            token_scores={},
-            token_values={},
-            shares={"head": np.ones(shape[0], np.float32)},
-        )
-
-
 @pytest.fixture
 def fake(monkeypatch):
     monkeypatch.setattr(score, "Programs", FakePrograms)
-
-
-def test_a_disk_that_fails_at_any_call_loses_no_row(tiny, tmp_path, monkeypatch, capsys, fake):
-    arguments = tiny.score_arguments(tmp_path / "whole", "--quiet", "--no-plots")
-    assert main(arguments) == 0
-    capsys.readouterr()
-    expected = (tmp_path / "whole" / "rows.jsonl").read_bytes()
-    out = tmp_path / "out"
-    arguments = tiny.score_arguments(out, "--quiet", "--no-plots")
-    kept, failures = 0, 0
-    real = {name: getattr(os, name) for name in ("write", "fsync", "replace", "ftruncate")}
-    for allowed in range(200):
-        left = [allowed]
-
-        def limited(name, left=left):
-            def call(*args, **kwargs):
-                left[0] -= 1
-                if left[0] == -1:  # this one call fails, as on a disk that was full for a moment
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-                return real[name](*args, **kwargs)
-
-            return call
-
-        with monkeypatch.context() as patch:
-            for name in real:
-                patch.setattr(os, name, limited(name))
-            status = main(arguments)
-        error = capsys.readouterr().err
-        if status == 0:
-            break
-        failures += 1
-        assert status == 1
-        assert "No space left on device" in error
-        assert [line for line in error.splitlines() if not line.startswith("warning")] == [
-            error.splitlines()[-1]
-        ]
-        path = out / "rows.jsonl"
-        lines = path.read_bytes().count(b"\n") if path.exists() else 0
-        assert lines >= kept
-        kept = lines
-    assert failures > 3
-    assert (out / "rows.jsonl").read_bytes() == expected
 
 
 def test_a_read_only_disk_is_one_line(tiny, tmp_path, monkeypatch, capsys):

@@ -6,26 +6,7 @@ import os
 import pytest
 
 from fishjax import io
-
-CALLS = ("open", "write", "fsync", "replace", "ftruncate")
-
-
-class FailingDisk:
-    """Lets a number of calls succeed; from then on every one fails like a full disk."""
-
-    def __init__(self, monkeypatch, allowed):
-        self.left = allowed
-        for name in CALLS:
-            monkeypatch.setattr(os, name, self.wrap(getattr(os, name)))
-
-    def wrap(self, call):
-        def wrapped(*args, **kwargs):
-            self.left -= 1
-            if self.left < 0:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            return call(*args, **kwargs)
-
-        return wrapped
+from tests.failing_disk import FailingDisk
 
 
 def outcome(action):
@@ -36,11 +17,10 @@ def outcome(action):
     return None
 
 
-def until_it_succeeds(monkeypatch, action, check):
+def until_it_succeeds(folder, action, check):
     """Runs `action` with the disk failing after 0, 1, 2 … calls; `check` after each failure."""
     for allowed in range(100):
-        with monkeypatch.context() as patch:
-            FailingDisk(patch, allowed)
+        with FailingDisk(folder, lambda call, number, allowed=allowed: number >= allowed):
             failure = outcome(action)
         if failure is None:
             return allowed
@@ -50,7 +30,7 @@ def until_it_succeeds(monkeypatch, action, check):
     raise AssertionError("never succeeded")
 
 
-def test_an_atomic_write_leaves_the_old_file(tmp_path, monkeypatch):
+def test_an_atomic_write_leaves_the_old_file(tmp_path):
     path = tmp_path / "metrics.json"
     path.write_bytes(b"old")
 
@@ -59,12 +39,12 @@ def test_an_atomic_write_leaves_the_old_file(tmp_path, monkeypatch):
         assert [p.name for p in tmp_path.iterdir()] == ["metrics.json"]
         path.write_bytes(b"old")
 
-    calls = until_it_succeeds(monkeypatch, lambda: io.write_atomic(path, b"new"), check)
+    calls = until_it_succeeds(tmp_path, lambda: io.write_atomic(path, b"new"), check)
     assert calls >= 4
     assert path.read_bytes() == b"new"
 
 
-def test_a_failed_append_leaves_whole_batches(tmp_path, monkeypatch):
+def test_a_failed_append_leaves_whole_batches(tmp_path):
     path = tmp_path / "rows.jsonl"
     plan = [[0, 1], [2, 3]]
     io.append_batch(path, [{"index": 0}, {"index": 1}])
@@ -78,7 +58,7 @@ def test_a_failed_append_leaves_whole_batches(tmp_path, monkeypatch):
     def action():
         io.append_batch(path, [{"index": 2}, {"index": 3}])
 
-    until_it_succeeds(monkeypatch, action, check)
+    until_it_succeeds(tmp_path, action, check)
     assert io.recover_rows(path, plan) == 2
 
 
@@ -106,7 +86,7 @@ def test_a_short_write_is_finished_or_undone(tmp_path, monkeypatch):
     assert path.read_bytes() == before + b'{"index":1}\n'
 
 
-def test_the_final_reordering_keeps_every_row(tmp_path, monkeypatch):
+def test_the_final_reordering_keeps_every_row(tmp_path):
     path = tmp_path / "rows.jsonl"
     plan = [[1], [0]]
     for batch in plan:
@@ -115,7 +95,7 @@ def test_the_final_reordering_keeps_every_row(tmp_path, monkeypatch):
     def check():
         assert io.recover_rows(path, plan) == 2
 
-    until_it_succeeds(monkeypatch, lambda: io.finish_rows(path), check)
+    until_it_succeeds(tmp_path, lambda: io.finish_rows(path), check)
     assert [row["index"] for row in io.read_rows(path, 2)] == [0, 1]
 
 
