@@ -83,8 +83,8 @@ def generate(
       keys: `[N]`, one a prompt, for a temperature above 0; `jax.random.split` makes them.
       eos_ids: ids that end a sequence; unless told the tokenizer's and those of `config.json`,
         which may name others, as the end of a turn in a chat.
-      mesh: of devices with the axis "data", over which rows are spread; parameters stay where
-        `load` put them.
+      mesh: of devices with the automatic axis "data", over which rows are spread; parameters
+        stay where `load` put them.
 
     Returns:
       As many continuations, in the same order.

@@ -179,6 +179,18 @@ def test_a_local_directory_comes_first(fake, tmp_path, monkeypatch):
     assert not fake.calls
 
 
+def test_what_is_tuned_takes_the_tokenizer_of_the_snapshot(fake, tmp_path):
+    data = tmp_path / "text.txt"
+    data.write_text("w3 w4 w5 w6 w7 w8 w9\n")
+    numbers = {"--steps": "1", "--batch": "1", "--length": "4"}
+    words = [*("--data", str(data), "--full"), *(w for pair in numbers.items() for w in pair)]
+    out = tmp_path / "out"
+    assert main(["finetune", "--model", "org/tiny", *words, "--out", str(out), "--quiet"]) == 0
+    assert json.loads((out / "run.json").read_text())["model_hub"] == f"org/tiny@{COMMIT}"
+    ids = models.load(out / "model").tokenizer.encode("w3 w4", bos=False)
+    assert ids == [3, 4]
+
+
 def test_a_run_says_which_commit_it_used(fake, tmp_path):
     data = tmp_path / "q.jsonl"
     data.write_text(json.dumps({"question": "w3 w4", "answers": ["w5"]}) + "\n")

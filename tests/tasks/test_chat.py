@@ -15,6 +15,7 @@ from fishjax.tasks import (
     chat_question,
     choose_shots,
     encode_questions,
+    few_shot,
     with_shots,
 )
 
@@ -146,6 +147,20 @@ def test_examples_and_question_are_one_message(chatting, make_question):
     prompted = with_shots([second], choose_shots([first], 1, 0))
     (asked,) = [chat_question(question, chatting(INSTRUCT)) for question in prompted]
     assert asked.context == "<s>[INST] a? b\n\nc? [/INST]"
+
+
+def test_solved_open_questions_are_in_the_message(chatting):
+    """The template begins the sequence, so encoding must not; the answer is not given away."""
+    pool = [OpenQuestion(f"o{n}", f"Q: {n}?\nA:", (f"answer {n}", "other"), {}) for n in "abc"]
+    for question, plain in zip(few_shot(pool, pool, 2, 0), pool, strict=True):
+        asked = chat_question(question, chatting(INSTRUCT))
+        assert asked.context == f"<s>[INST] {question.context} [/INST]"
+        assert asked.context.count("<s>") == 1
+        assert asked.context.endswith(f"\n\n{plain.context} [/INST]")
+        assert f"answer {plain.id[1]}" not in asked.context
+        assert asked.aliases == plain.aliases
+    with pytest.raises(TaskError, match=r"question 'oa': the chat template refuses .*: not today"):
+        chat_question(pool[0], chatting("{{ raise_exception('not today') }}"))
 
 
 @pytest.mark.shared
