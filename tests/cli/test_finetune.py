@@ -2,10 +2,6 @@
 
 import json
 import random
-import signal
-import subprocess
-import sys
-import time
 
 import jax
 import numpy as np
@@ -17,6 +13,7 @@ from fishjax.cli import main
 from fishjax.io.checkpoints import load_tree
 from fishjax.models import huggingface
 from fishjax.models.finetune import Tuning, batch_rows
+from tests.failing_disk import FailingDisk
 
 from .conftest import NOUNS, VERBS
 
@@ -104,25 +101,21 @@ def test_the_loss_falls_and_adapters_are_left(finished):
     assert 0 < rates[-1] < 1e-3
 
 
-def test_killed_runs_resume_to_the_same_bytes(finished, tiny, corpus, tmp_path, capsys):
+def test_a_stopped_run_goes_on_to_the_same_bytes(finished, tiny, corpus, tmp_path, capsys):
     out = tmp_path / "out"
     command = arguments(tiny.model, corpus, out, *ADAPTERS)
-    child = subprocess.Popen(
-        [sys.executable, "-m", "fishjax", *command],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
     states = out / "states"
-    while child.poll() is None and not (states.is_dir() and list(states.glob("[0-9]*"))):
-        time.sleep(0.001)
-    time.sleep(random.Random(2).uniform(0.0, 0.1))
-    child.send_signal(signal.SIGKILL)
-    child.wait()
+    with FailingDisk(out, lambda call, number: (states / "000000008").exists()):
+        assert main(command) == 1
     with (out / "losses.jsonl").open("a") as file:  # steps after the last stored state, torn
         file.write('{"step": 99}\n{"ste')
     (states / ".000000099.tmp").mkdir()
+    assert (states / "000000004").exists()  # it stopped before the older state was removed
+    capsys.readouterr()
     assert main(command) == 0
     assert "resuming after" in capsys.readouterr().err
     assert (out / "losses.jsonl").read_bytes() == (finished / "losses.jsonl").read_bytes()
+    assert [path.name for path in states.iterdir()] == ["000000030"]
     assert_same(load_tree(out / "adapters"), load_tree(finished / "adapters"))
     # a finished run again, now with a checkpoint
     assert main([*command, "--merge"]) == 0

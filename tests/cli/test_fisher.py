@@ -4,10 +4,8 @@ import gzip
 import json
 import os
 import random
-import signal
 import subprocess
 import sys
-import time
 
 import jax
 import jax.numpy as jnp
@@ -85,31 +83,6 @@ def test_what_is_written(finished):
     assert shares == pytest.approx(1, abs=1e-6)
     assert {p.name for p in (finished / "plots").iterdir()} == {"hot_spots.png", "spectra.png"}
     assert len(list((finished / "states").glob("[0-9]*"))) == 1
-
-
-def test_killed_runs_resume_to_the_same_factors(tiny, corpus, finished, tmp_path, capsys):
-    out = tmp_path / "out"
-    command = arguments(tiny, corpus, out, "--no-plots")
-    rng = random.Random(1)
-    for _ in range(2):
-        child = subprocess.Popen(
-            [sys.executable, "-m", "fishjax", *command],
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-        before = names_of(out)
-        while child.poll() is None and names_of(out) == before:
-            time.sleep(0.001)
-        time.sleep(rng.uniform(0.0, 0.2))
-        child.send_signal(signal.SIGKILL)
-        child.wait()
-    (out / "states" / ".000000-999999999.tmp").mkdir(parents=True)  # of a torn write
-    assert main(command) == 0, capsys.readouterr().err
-    assert_same(load_tree(out / "operator"), load_tree(finished / "operator"))
-
-
-def names_of(out):
-    states = out / "states"
-    return sorted(p.name for p in states.iterdir()) if states.is_dir() else []
 
 
 @pytest.mark.parametrize("kind", ["kfac", "ekfac"])

@@ -2,11 +2,9 @@
 
 import dataclasses
 import json
-import signal
 import string
 import subprocess
 import sys
-import time
 
 import jax
 import numpy as np
@@ -85,25 +83,6 @@ def test_generated_answers_are_scored(talker, answered, tmp_path, capsys):
     frame = io.open_frame(out)
     assert list(frame.index) == list(range(len(QUESTIONS)))
     assert "scores.semantic_entropy" in frame.columns
-
-
-def test_killed_runs_resume_to_the_same_rows(talker, answered, tmp_path):
-    data, finished = answered
-    expected = (finished / "rows.jsonl").read_bytes()
-    out = tmp_path / "out"
-    child = subprocess.Popen(
-        [sys.executable, "-m", "fishjax", *arguments(talker, data, out, "--ask")],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    while child.poll() is None and not (out / "rows.jsonl").exists():
-        time.sleep(0.001)
-    child.send_signal(signal.SIGKILL)
-    child.wait()
-    with (out / "rows.jsonl").open("ab") as stream:
-        stream.write(b'{"index": 4, "torn')
-    assert main(arguments(talker, data, out, "--ask")) == 0
-    assert (out / "rows.jsonl").read_bytes() == expected
 
 
 def test_another_model_or_command_is_refused(

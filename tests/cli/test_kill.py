@@ -1,41 +1,86 @@
-"""`kill -9` at random moments, then the same command: the rows of an uninterrupted run."""
+"""`kill -9` inside a write of every stage, then the same command: the bytes of a whole run.
 
-import random
+The process kills itself at a chosen call, so that it is the same moment on any machine; random
+moments are those of `make soak`.
+"""
+
+import pathlib
 import signal
 import subprocess
 import sys
-import time
 
+import pytest
+
+from experiments.run_contents import differences
 from fishjax.cli import main
 
+from .disturbed import check_what_is_left
+from .stages import fresh
 
-def size_of(path):
-    return path.stat().st_size if path.exists() else 0
+CHILD = """
+import os, signal, sys
+from fishjax.cli import main
+from tests.failing_disk import FailingDisk
+
+out, name, path, times, stop, *words = sys.argv[1:]
+met = []
+
+def fails(call, number):
+    met.append(call == (name, path))
+    return sum(met) == int(times)
+
+with FailingDisk(out, fails, lambda path: os.kill(os.getpid(), getattr(signal, stop))):
+    sys.exit(main(words))
+"""
+
+# stage -> the call before which it dies, and how many of them there were
+MOMENTS = {
+    "score": ("write", "rows.jsonl", 3),
+    "generate": ("fsync", "rows.jsonl", 2),
+    "generations": ("replace", ".metrics.json.tmp", 1),
+    "fisher": ("rename", "states/.#-#.tmp/arrays.orbax-checkpoint-tmp", 2),
+    "adapters": ("rename", "states/.#.tmp", 2),
+}
 
 
-def test_killed_runs_resume_to_the_same_bytes(finished_run, tiny, tmp_path, capsys):
-    expected = (finished_run / "rows.jsonl").read_bytes()
+def stopped(words, out, moment, stop):
+    name, path, times = moment
+    return subprocess.run(
+        [sys.executable, "-c", CHILD, str(out), name, path, str(times), stop, *words],
+        cwd=pathlib.Path(__file__).parents[2], capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _no_pictures(monkeypatch):
+    monkeypatch.setattr(
+        "matplotlib.figure.Figure.savefig", lambda self, file, **_: file.write(b"a picture")
+    )
+
+
+@pytest.mark.parametrize("name", MOMENTS)
+def test_a_killed_run_resumes_to_the_same_bytes(name, stages, tmp_path, capsys):
+    expected, out = stages.undisturbed(name), fresh(tmp_path, "out")
+    words = [word for word in stages.words(name, out) if word != "--quiet"]
+    died = stopped(words, out, MOMENTS[name], "SIGKILL")
+    assert died.returncode == -signal.SIGKILL, died.stderr
+    check_what_is_left(out, expected)
+    rows = out / "rows.jsonl"
+    if rows.exists():  # and a power cut: a torn last line
+        rows.write_bytes(rows.read_bytes()[:-7])
+    capsys.readouterr()
+    assert main(words) == 0
+    assert not differences(out, expected)
+    said = capsys.readouterr().err
+    if name in ("score", "generate", "fisher", "adapters"):
+        assert "resuming" in said
+    if name == "score":
+        assert "plan: 12 questions, 34 answers" in said
+        assert "memory: weights" in said
+
+
+def test_an_interrupted_process_ends_with_130(stages, tmp_path):
     out = tmp_path / "out"
-    path = out / "rows.jsonl"
-    arguments = tiny.score_arguments(out, "--no-plots", "--per-token")
-    rng = random.Random(0)
-    for _ in range(2):
-        child = subprocess.Popen(
-            [sys.executable, "-m", "fishjax", *arguments],
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-        start = size_of(path)
-        # From the first growth on a random few milliseconds: inside any batch, or between two.
-        while child.poll() is None and size_of(path) == start:
-            time.sleep(0.001)
-        time.sleep(rng.uniform(0.0, 0.05))
-        child.send_signal(signal.SIGKILL)
-        child.wait()
-    path.write_bytes(path.read_bytes()[:-7])  # and a power cut: a torn last line
-    assert main(arguments) == 0
-    assert path.read_bytes() == expected
-    output = capsys.readouterr()
-    assert "plan: 12 questions, 34 answers" in output.err
-    assert "resuming after " in output.err
-    assert "memory: weights" in output.err
-    assert "12 questions, accuracy" in output.out
+    done = stopped(stages.words("generate", out), out, MOMENTS["generate"], "SIGINT")
+    assert done.returncode == 130
+    assert done.stderr == "error: interrupted; the same command run again resumes\n"
