@@ -18,7 +18,9 @@ def parameter_shares(
     r"""Each parameter's share of $\|\nabla p_k\|^2$ of one answer a question.
 
     A squared norm is a sum over parameters, so the shares of a question sum to 1. The factor
-    $(p_k(1-p_k))^2$ is common to all parameters and drops out, so nothing underflows.
+    $(p_k(1-p_k))^2$ is common to all parameters and drops out, so nothing underflows. The
+    choice-normalised probability of a single answer is constant: there the shares are those of
+    its sequence probability, $\|\nabla e^{\ell}\|^2$.
 
     Args:
       log_likelihoods: nats.
@@ -28,7 +30,7 @@ def parameter_shares(
 
     Returns:
       Path to `[Q]`, or `[Q, L]` for scanned layers; each in [0, 1]. NaN where the whole
-      gradient is zero (a question with a single answer, or exactly equal gradients).
+      gradient is zero (exactly equal gradients).
     """
     directions = log_odds_directions(log_likelihoods, mask)
     direction = jnp.take_along_axis(directions, index[:, None, None], axis=1)[:, 0]
@@ -42,6 +44,5 @@ def parameter_shares(
         (part.reshape(part.shape[0], -1).sum(axis=1) for part in parts.values()),
         jnp.zeros_like(log_likelihoods[:, 0]),
     )
-    alone = jnp.sum(mask, axis=1) < 2
-    total = jnp.where(alone | (total == 0.0), jnp.nan, total)
+    total = jnp.where(total == 0.0, jnp.nan, total)
     return {path: part / total.reshape(-1, *[1] * (part.ndim - 1)) for path, part in parts.items()}

@@ -162,8 +162,11 @@ def test_log1mexp_at_its_ends():
     np.testing.assert_array_equal(ends, [-jnp.inf, 0.0, jnp.nan])
 
 
-def test_shares_of_a_single_answer_are_undefined():
-    shares = scores.parameter_shares(
-        jnp.zeros((1, 1)), {"w": jnp.ones((1, 1, 1))}, jnp.ones((1, 1), bool), jnp.zeros(1, int)
-    )
-    assert math.isnan(float(shares["w"][0]))
+def test_shares_of_a_single_answer_are_those_of_its_sequence():
+    """The choice is certain, but how likely the answer was still depends on the weights."""
+    grams = {"w": jnp.full((1, 1, 1), 1.0), "v": jnp.full((1, 1, 1), 3.0)}
+    one = jnp.full((1, 1), -2.0), jnp.ones((1, 1), bool), jnp.zeros(1, int)
+    shares = scores.parameter_shares(one[0], grams, *one[1:])
+    assert {name: float(share[0]) for name, share in shares.items()} == {"w": 0.25, "v": 0.75}
+    none = {name: 0 * gram for name, gram in grams.items()}
+    assert math.isnan(float(scores.parameter_shares(one[0], none, *one[1:])["w"][0]))
