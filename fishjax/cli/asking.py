@@ -1,5 +1,6 @@
 """Asks a model whether its own answers are right: P(True) and a stated confidence."""
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -101,7 +102,8 @@ class Asking:
             self._model, prompts, Sampling(_REPLY_TOKENS, stop=("\n",)), mesh=self._mesh
         )
         return [
-            {"p_true": truth, "verbalised_confidence": parse_confidence(reply.text),
+            {"p_true": None if math.isnan(truth) else truth,
+             "verbalised_confidence": parse_confidence(reply.text),
              "verbalised_reply": reply.text}  # type: ignore[dict-item]
             for truth, reply in zip(truths, replies, strict=True)
         ]  # fmt: skip

@@ -16,6 +16,7 @@ from fishjax.cli.columns import Columns, read_columns
 from fishjax.cli.combination import combination_line, measure_combination, names_to_combine
 from fishjax.cli.environment import platform_facts, versions
 from fishjax.cli.messages import results_table, summary
+from fishjax.cli.non_finite import warn_non_finite
 from fishjax.cli.report import measure
 from fishjax.cli.text import TEXT_TASK, text_summary, write_documents
 
@@ -86,6 +87,8 @@ def evaluate_directory(
         line = combination_line(metrics["combination"])
         console.print(line, highlight=False, soft_wrap=True)
     console.print(f"written to {directory}", highlight=False, soft_wrap=True)
+    if metrics["num_non_finite"]:
+        warn_non_finite(io.read_rows(directory / io.ROWS_NAME, manifest["num_questions"]))
 
 
 def _ids(directory: pathlib.Path, manifest: Mapping[str, Any]) -> list[str]:

@@ -2,9 +2,11 @@
 
 import argparse
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import jax
+import numpy as np
 from rich.console import Console
 
 from fishjax import io, operators
@@ -48,14 +50,7 @@ def _streamed(
 ) -> tuple[State, bool]:
     """Brings the state to its end; whether all passes are done (a worker stops after one)."""
     batches, estimator = job.batches, job.estimator
-    examples, _ = batch_examples(job, batches[0])
-    here, state = _last_state(directory / io.STATES_NAME)
-    remove_older(directory / io.STATES_NAME)
-    if state is None and args.start is not None:
-        here, state = _start_of(pathlib.Path(args.start), job)
-    if state is None:
-        here, state = (0, 0), jax.jit(estimator.init)(job.model.params, examples)
-    first, done = here
+    (first, done), state = _begun(job, directory, args)
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
     console.print(
         f"plan: {len(job.windows.inputs)} windows of {job.windows.inputs.shape[1]} tokens, "
@@ -70,30 +65,84 @@ def _streamed(
         bar = progress.add_task("fisher", total=len(batches) * (last - first) - done)
         for current in range(first, last):
             if current > first:
-                state, done = estimator.advance(state), 0
+                state, done = _advanced(estimator, state), 0
                 _keep(directory, state, current, 0)
-            update = jax.jit(estimator.update)
+            update, skipped = jax.jit(estimator.update), [state.skipped]
             for i in range(done, len(batches)):
                 examples, key = batch_examples(job, batches[i])
                 state = update(state, job.model.params, examples, key)
+                skipped.append(state.skipped)
                 progress.advance(bar)
                 if (i + 1) % args.checkpoint_every == 0 or i + 1 == len(batches):
+                    _warn_skipped(job, current, i + 1, skipped)
+                    skipped = skipped[-1:]
                     _keep(directory, state, current, i + 1)
-    skipped = int(state.skipped)
-    if skipped:
+    _say_end(state, None if alone else last, estimator.passes, console)
+    return state, alone
+
+
+def _begun(
+    job: FisherJob, directory: pathlib.Path, args: argparse.Namespace
+) -> tuple[tuple[int, int], State]:
+    """`((pass, batches done), state)` to go on from."""
+    here, state = _last_state(directory / io.STATES_NAME)
+    remove_older(directory / io.STATES_NAME)
+    if state is None and args.start is not None:
+        here, state = _start_of(pathlib.Path(args.start), job)
+    if state is None:
+        examples, _ = batch_examples(job, job.batches[0])
+        here, state = (0, 0), jax.jit(job.estimator.init)(job.model.params, examples)
+    return here, state
+
+
+def _say_end(state: State, last: int | None, passes: int, console: Console) -> None:
+    """What was left out of all passes; for a worker that has done the pass `last`, what is next."""
+    if skipped := int(state.skipped):
         Console(stderr=True).print(
-            f"warning: {skipped} batches gave sums that are not finite and were left out"
-        )
-    if not alone:
-        more = (
-            "" if last == estimator.passes else ", then again with --start MERGED and a new --out"
-        )
+            f"warning: {skipped} batches of all passes gave sums that are not finite and were "
+            "left out",
+            highlight=False, soft_wrap=True,
+        )  # fmt: skip
+    if last is not None:
+        more = "" if last == passes else ", then again with --start MERGED and a new --out"
         console.print(
-            f"this worker has done pass {last} of {estimator.passes}: when all have, run "
+            f"this worker has done pass {last} of {passes}: when all have, run "
             f"`fishjax fisher merge --out MERGED DIRECTORY...`{more}",
             highlight=False, soft_wrap=True,
         )  # fmt: skip
-    return state, alone
+
+
+def _advanced(estimator: Estimator, state: State) -> State:
+    """The state with which the next pass begins.
+
+    Raises:
+      RunError: no batch of this one had finite sums.
+    """
+    try:
+        return estimator.advance(state)
+    except ValueError as error:
+        raise RunError(str(error)) from None
+
+
+def _warn_skipped(job: FisherJob, number: int, done: int, skipped: Sequence[Any]) -> None:
+    """Names the batches since the last stored state that were left out, also to the quiet.
+
+    Args:
+      job: whose batches they are.
+      number: of the pass, from 0.
+      done: batches of the pass so far.
+      skipped: counts of the state, before the first of these batches and after each.
+    """
+    counts = np.asarray(jax.device_get(list(skipped)))
+    places = done - len(counts) + 1 + np.flatnonzero(np.diff(counts))
+    for place in places.tolist():
+        index, size = job.batches[place], job.batch_size
+        Console(stderr=True).print(
+            f"warning: pass {number + 1}: batch {place + 1} of {len(job.batches)} (windows "
+            f"{index * size} to {index * size + size - 1} of the corpus) gives sums that are not "
+            "finite and is left out",
+            highlight=False, soft_wrap=True,
+        )  # fmt: skip
 
 
 def _keep(directory: pathlib.Path, state: State, number: int, batches: int) -> None:
@@ -193,7 +242,7 @@ def _merge(args: argparse.Namespace, console: Console) -> None:
             _finish(estimator, state, directory, args, console)
             inspect_directory(directory, with_plots=not args.no_plots, quiet=args.quiet)
         else:
-            _keep(directory, estimator.advance(state), number + 1, 0)
+            _keep(directory, _advanced(estimator, state), number + 1, 0)
             console.print(f"pass {number + 1} of {estimator.passes} merged", highlight=False)
 
 

@@ -12,6 +12,7 @@ from fishjax import io
 from fishjax.cli.asking import Asking
 from fishjax.cli.generate_job import GenerateJob, GenerateSettings, prepare_generate_job
 from fishjax.cli.messages import progress_bar
+from fishjax.cli.non_finite import warn_non_finite
 from fishjax.models import Generated, Sampling, generate
 from fishjax.tasks import clean_answer, contains_match, exact_match
 
@@ -46,6 +47,7 @@ def run(args: argparse.Namespace) -> int:
         _generate(job, settings, asking, directory / io.ROWS_NAME, console)
         rows = io.read_rows(directory / io.ROWS_NAME, len(job.questions))
     _report(rows, args, directory, Console(quiet=args.quiet))
+    warn_non_finite(rows)
     return 0
 
 

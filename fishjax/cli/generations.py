@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import pathlib
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from fishjax import io
@@ -24,6 +25,7 @@ class GeneratedAnswers(NamedTuple):
       encoded: prompt and answer, the very tokens that were generated.
       scores: of each question, from its samples and from asking: name to value, NaN if undefined.
       sha256: of the rows.
+      finite: whether each was generated from finite numbers; empty where nothing was generated.
     """
 
     task: str
@@ -31,6 +33,7 @@ class GeneratedAnswers(NamedTuple):
     encoded: list[EncodedQuestion]
     scores: list[dict[str, float]]
     sha256: str
+    finite: Sequence[bool] = ()
 
 
 def read_generated(
@@ -74,6 +77,7 @@ def read_generated(
             encoded=[_encoded(row, model) for row in rows],
             scores=[_scores(row) for row in rows],
             sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+            finite=[row["status"] == "ok" for row in rows],
         )
     except (KeyError, TypeError, ValueError) as error:
         raise io.RowsError(f"{path}: not a row of `fishjax generate` ({error!r})") from None

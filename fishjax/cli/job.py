@@ -101,7 +101,7 @@ def prepare_job(settings: Settings) -> Job:
     encoded = prepared.encoded
     return Job(
         model=model,
-        facts=question_facts(prepared.questions, encoded),
+        facts=question_facts(prepared.questions, encoded, prepared.finite),
         batches=batches,
         order=[[int(i) for i in batch.indices if i >= 0] for batch in batches],
         num_tokens=[sum(len(a.token_ids) - 1 for a in question.answers) for question in encoded],
@@ -161,8 +161,11 @@ def _generated(settings: Settings, mesh: Mesh | None) -> tuple[LanguageModel, Ge
     )
 
 
+        finite=found.finite[:limit],
 def question_facts(
-    questions: Sequence[Question], encoded: Sequence[EncodedQuestion]
+    questions: Sequence[Question],
+    encoded: Sequence[EncodedQuestion],
+    finite: Sequence[bool] = (),
 ) -> list[io.QuestionFacts]:
     """What rows say about each question before the model has seen it, in file order.
 
@@ -185,6 +188,7 @@ def question_facts(
             )
         )
     return facts
+                finite=not finite or finite[index],
 
 
 def _manifest(

@@ -34,6 +34,7 @@ class QuestionFacts(NamedTuple):
       num_characters: of each choice without its leading space.
       num_bytes: of each choice without its leading space, in UTF-8.
       num_tokens: of each answer.
+      finite: whether what is scored stands on finite numbers; else its row is not finite either.
     """
 
     index: int
@@ -44,6 +45,7 @@ class QuestionFacts(NamedTuple):
     num_characters: tuple[int, ...]
     num_bytes: tuple[int, ...]
     num_tokens: tuple[int, ...]
+    finite: bool = True
 
 
 class QuestionValues(NamedTuple):
@@ -82,6 +84,7 @@ def build_row(facts: QuestionFacts, values: QuestionValues) -> dict[str, Any]:
     Where a log-likelihood or gradient is not finite, `status` is `non_finite` and all of these
     are null.
     """
+    values = values._replace(finite=values.finite and facts.finite)
     known = values.finite
     return {
         "schema_version": SCHEMA_VERSION,
