@@ -50,8 +50,12 @@ def words_and_scores(more=""):
     return tokens, [-float(i) for i in range(len(tokens))]
 
 
-def write_model(folder, more="", **changes):
-    """A checkpoint with reproducible random weights and its tokenizer."""
+def write_model(folder, more="", overflow=None, **changes):
+    """A checkpoint with reproducible random weights and its tokenizer.
+
+    Activations overflow where the word `overflow` is read, from that token on, and nowhere else:
+    channel 0 is its alone, and the first hidden unit sees nothing else, 1e20 times.
+    """
     tokens, scores = words_and_scores(more)
     sizes = {
         "vocab_size": len(tokens), "width": 8, "hidden_width": 12, "num_layers": 2,
@@ -61,6 +65,13 @@ def write_model(folder, more="", **changes):
     shapes = jax.eval_shape(lambda: init_params(config, jax.random.key(0)))
     rng = np.random.default_rng(0)
     params = jax.tree.map(lambda s: rng.normal(size=s.shape).astype(np.float32), shapes)
+    if overflow is not None:
+        layers = params["layers"]
+        for array in (params["embedding"], layers["attention"]["output"], layers["mlp"]["down"]):
+            array[..., 0] = 0
+        params["embedding"][tokens.index(f" {overflow}")] = np.eye(config.width)[0]
+        for name in ("gate", "up"):
+            layers["mlp"][name][..., 0] = 1e20 * np.eye(config.width)[0]
     folder.mkdir(exist_ok=True)
     save_llama2c(folder / "tiny.bin", params, config)
     save_llama2c_tokenizer(folder / "tok.bin", tokens, scores)

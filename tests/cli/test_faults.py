@@ -5,6 +5,8 @@ failure is looked at, and at last the same command is run to its end. Writes ins
 count as one of each kind here: `tests/io/test_checkpoints.py` has each of them fail.
 """
 
+import shutil
+
 import pytest
 
 from experiments.run_contents import differences
@@ -71,6 +73,43 @@ def test_writes_of_libraries_that_fail(name, stages, tmp_path, capsys):
     assert failures > 2
     assert main(stages.words(name, out)) == 0
     assert not differences(out, expected)
+
+
+def damage(run):
+    """Flips one bit of the largest file of its newest state."""
+    files = [path for path in (run / "states").rglob("*") if path.is_file()]
+    largest = max(files, key=lambda path: path.stat().st_size)
+    data = bytearray(largest.read_bytes())
+    data[len(data) // 2] ^= 1
+    largest.write_bytes(data)
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("name", ["fisher", "adapters"])
+def test_a_damaged_state_is_named_and_can_be_removed(name, stages, tmp_path, capsys):
+    out = shutil.copytree(stages.undisturbed(name), tmp_path / "out")
+    damage(out)
+    assert main(stages.words(name, out)) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    (state,) = (out / "states").iterdir()
+    assert line.startswith(f"error: {state} cannot be read")
+    assert "remove it and run the command that wrote it again" in line
+    shutil.rmtree(state)
+    assert main(stages.words(name, out)) == 0
+    assert not differences(out, stages.undisturbed(name))
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_damaged_shard_of_a_worker_is_named(stages, tmp_path, capsys):
+    *words, first, second, _, _, _ = stages.words("merge", tmp_path / "out")
+    copy = shutil.copytree(second, tmp_path / "copy")
+    damage(copy)
+    out = tmp_path / "out"
+    assert main([*words, first, str(copy), "--out", str(out)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {copy / 'states'}")
+    assert "damaged or incomplete" in line
+    assert not out.exists()
 
 
 def test_heat_maps_appear_whole(tmp_path, monkeypatch):

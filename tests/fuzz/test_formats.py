@@ -4,16 +4,20 @@ Every case mutates a valid file and reads it. `FUZZ_CASES` sets the number of ca
 unless told; `make fuzz` runs 2,000 of each.
 """
 
+import dataclasses
 import gzip
 import json
 import os
 
 import hypothesis
+import jax
+import jax.numpy as jnp
 import pytest
 import tokenizers
 from hypothesis import strategies as st
 
 from fishjax import io, models
+from fishjax.io.checkpoints import load_tree, save_tree
 from fishjax.models.hub_tokenizer import read_hub_tokenizer
 from fishjax.tasks import TaskError, load_open_task, load_task, read_documents
 from tests.models import hub
@@ -88,9 +92,28 @@ def formats(folder):
     run.mkdir()
     manifest = {"settings": {"schema_version": 1, "seed": 0}, "num_questions": 1}
     add("run.json", run / "run.json", json.dumps(manifest).encode(), read_run, io.RowsError)
+    save_tree(run / "states", {"a": jnp.arange(6.0).reshape(2, 3), "b": [1, "text"]})
+    for name, path in (
+        ("structure.json", run / "states" / "structure.json"),
+        ("_METADATA", run / "states" / "arrays" / "_METADATA"),
+        ("manifest.ocdbt", run / "states" / "arrays" / "manifest.ocdbt"),
+    ):
+        add(name, path, path.read_bytes(), lambda p: load_tree(run / "states"), io.RowsError)
+    adapter_of, adapter = add_adapter(folder / "adapter", checkpoint)
+    for path in sorted(adapter.iterdir()):
+        add(path.name, path, path.read_bytes(), adapter_of, models.CheckpointError)
     row = (json.dumps({"schema_version": 1, "index": 0}) + "\n").encode()
     add("rows.jsonl", run / "rows.jsonl", row, lambda p: io.read_rows(p, 1), io.RowsError)
     return found
+
+
+def add_adapter(directory, checkpoint):
+    """A PEFT directory, and how a file of it is read."""
+    model = models.load(checkpoint)
+    lora = models.LoraConfig(rank=2, alpha=4.0)
+    config = dataclasses.replace(model.config, lora=lora)
+    models.save_adapter(directory, models.init_adapters(config, jax.random.key(0)), lora, model)
+    return lambda p: models.load_adapter(p.parent, model), directory
 
 
 def read_run(path):
@@ -103,7 +126,8 @@ def files(tmp_path_factory):
 
 
 NAMES = (*JSONL, *CSV, "truthfulqa", "text", "gzip", "config.json", "model.safetensors",
-         "tokenizer.json", "run.json", "rows.jsonl")  # fmt: skip
+         "tokenizer.json", "run.json", "rows.jsonl", "structure.json", "_METADATA",
+         "manifest.ocdbt", "adapter_config.json", "adapter_model.safetensors")  # fmt: skip
 
 edits = st.lists(
     st.tuples(

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tokenizers
 from safetensors.numpy import load_file, save_file
 
 from fishjax import models
@@ -208,6 +209,16 @@ def test_wrong_configs_are_refused(tmp_path, bad):
     change, message = BAD_CONFIGS[bad]
     with pytest.raises(CheckpointError, match=message):
         models.load(hub.write(tmp_path / "m", "llama", config=change))
+
+
+def test_a_tokenizer_of_another_model_is_refused(tmp_path):
+    directory = hub.write(tmp_path / "model", "llama")
+    count = models.load(directory).config.vocab_size
+    words = {f"w{i}": i for i in range(count + 5)}
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="w0"))
+    tokenizer.save(str(directory / "tokenizer.json"))
+    with pytest.raises(CheckpointError, match=f"has {count + 5} tokens, the model {count}: put"):
+        models.load(directory)
 
 
 def test_damaged_files_are_refused(tmp_path):
