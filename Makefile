@@ -9,8 +9,10 @@ TORCH_WHEELS ?= https://download.pytorch.org/whl/cpu/torch/
 # 3.11 is pinned to the oldest JAX we support, everything newer to the newest.
 PIN := $(shell $(PYTHON) -c 'import sys; print("py311" if sys.version_info[:2] == (3, 11) else "py312")')
 PYTEST ?= $(BIN)/python -m pytest -q -n 2
+# What Google Colab runs.
+COLAB_PYTHON ?= python3.12
 
-.PHONY: install demo test lint types bench bench-curvature bench-peers notebooks soak fuzz clean
+.PHONY: install demo test lint types bench bench-curvature bench-peers notebooks soak fuzz colab clean
 
 install: $(STAMP)
 
@@ -56,6 +58,9 @@ soak: install
 
 fuzz: install
 	FUZZ_CASES=2000 $(PYTEST) tests/fuzz
+
+colab: install
+	$(BIN)/python -m experiments.colab_install --python $(COLAB_PYTHON) --out experiments/results
 
 clean:
 	rm -rf $(VENV) runs build dist .pytest_cache .ruff_cache

@@ -1,6 +1,23 @@
 # %% [markdown]
 # # A first look at fishjax
 # Exact per-example gradient geometry of a plain JAX function, in four steps. Runs offline.
+#
+# In Colab, first make a wheel (`pip wheel --no-deps .` in the repository) and drop it into the file
+# browser on the left. The next cell installs it where fishjax is missing, and leaves Colab's JAX
+# and NumPy as they are (`make colab` checks that).
+
+# %%
+import glob
+import importlib.util
+import subprocess
+import sys
+
+if importlib.util.find_spec("fishjax") is None:
+    wheels = glob.glob("fishjax-*.whl")
+    if not wheels:
+        raise FileNotFoundError("no fishjax-*.whl in this folder: expected the wheel, upload it")
+    pip = [sys.executable, "-m", "pip", "install", "--quiet"]
+    subprocess.run([*pip, f"{wheels[0]}[plots,frames]"], check=True)
 
 # %%
 import jax

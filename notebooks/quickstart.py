@@ -1,8 +1,23 @@
 # %% [markdown]
 # # fishjax in ten minutes
-# From questions to uncertainties, offline, on the model that fishjax brings along. In Colab first
-# run
-# `%pip install "fishjax[plots,frames]"`: it leaves Colab's JAX and NumPy as they are.
+# From questions to uncertainties, offline, on the model that fishjax brings along.
+#
+# In Colab, first make a wheel (`pip wheel --no-deps .` in the repository) and drop it into the file
+# browser on the left. The next cell installs it where fishjax is missing, and leaves Colab's JAX
+# and NumPy as they are (`make colab` checks that).
+
+# %%
+import glob
+import importlib.util
+import subprocess
+import sys
+
+if importlib.util.find_spec("fishjax") is None:
+    wheels = glob.glob("fishjax-*.whl")
+    if not wheels:
+        raise FileNotFoundError("no fishjax-*.whl in this folder: expected the wheel, upload it")
+    pip = [sys.executable, "-m", "pip", "install", "--quiet"]
+    subprocess.run([*pip, f"{wheels[0]}[plots,frames]"], check=True)
 
 # %%
 import json
