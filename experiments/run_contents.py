@@ -11,7 +11,7 @@ import numpy as np
 
 from fishjax.io.checkpoints import load_tree
 
-__all__ = ["contents", "differences"]
+__all__ = ["contents", "differences", "file_content"]
 
 _LOCK = ".lock"  # stays behind on purpose
 _TREE = "structure.json"
@@ -37,7 +37,7 @@ def contents(directory: pathlib.Path) -> dict[str, Any]:
             found[f"{name}/"] = None
         for file in files:
             if file != _LOCK:
-                found[(here / file).relative_to(directory).as_posix()] = _file(here / file)
+                found[(here / file).relative_to(directory).as_posix()] = file_content(here / file)
     return found
 
 
@@ -47,7 +47,8 @@ def differences(found: pathlib.Path, expected: pathlib.Path) -> list[str]:
     return sorted(name for name in a.keys() | b.keys() if a.get(name, ...) != b.get(name, ...))
 
 
-def _file(path: pathlib.Path) -> Any:
+def file_content(path: pathlib.Path) -> Any:
+    """The hash of a file, or what the metrics measured."""
     if path.name == "metrics.json":
         return {k: v for k, v in json.loads(path.read_bytes()).items() if k not in _VOLATILE}
     return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -3,7 +3,7 @@
 import itertools
 import re
 
-from experiments.run_contents import contents, differences
+from experiments.run_contents import differences, file_content
 from fishjax.cli import main
 from fishjax.io.checkpoints import load_tree
 from fishjax.models import load
@@ -45,7 +45,7 @@ def check_what_is_left(out, expected):
         elif (out / name).is_dir() and name != "plots":
             assert not differences(out / name, expected / name)
         elif name != "plots":
-            assert contents(out)[name] == contents(expected)[name]
+            assert file_content(out / name) == file_content(expected / name)
 
 
 def num_rows(out):
