@@ -45,16 +45,19 @@ def read_documents(path: pathlib.Path) -> list[str]:
     """
     name = path.name.removesuffix(".gz")
     if name.endswith(".jsonl"):
-        documents = [
-            require_text(record.get("text"), "text", place).strip()
-            for place, _, record in read_jsonl(path)
-        ]
+        documents = [_text(record, place) for place, _, record in read_jsonl(path)]
     else:
         documents = [part.strip() for part in read_text(path).split(SEPARATOR)]
         documents = [document for document in documents if document]
     if not documents:
         raise TaskError(f"{path} has no documents: expected text, or JSONL with the key text")
     return documents
+
+
+def _text(record: dict[str, Any], place: str) -> str:
+    if "text" not in record:
+        raise TaskError(f"{place}: the keys are {', '.join(record)}: expected one of name text")
+    return require_text(record["text"], "text", place).strip()
 
 
 def windows(

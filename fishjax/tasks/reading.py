@@ -14,6 +14,7 @@ from .questions import TaskError
 __all__ = ["is_index", "read_csv", "read_json", "read_jsonl", "require_text"]
 
 GZIP_MAGIC = b"\x1f\x8b"
+_MOST_SHOWN = 200
 
 
 def read_text(path: pathlib.Path) -> str:
@@ -71,13 +72,19 @@ def read_csv(path: pathlib.Path, columns: tuple[str, ...]) -> Iterator[tuple[str
                 header = row
                 missing = [name for name in columns if name not in header]
                 if missing:
-                    raise TaskError(f"{place}: columns {header} lack {missing}")
+                    raise TaskError(f"{place}: columns {_short(header)} lack {missing}")
             elif len(row) != len(header):
                 raise TaskError(f"{place}: {len(row)} fields: expected {len(header)}")
             else:
                 yield place, number, dict(zip(header, row, strict=True))
     except csv.Error as error:
         raise TaskError(f"{path}, line {reader.line_num}: malformed csv ({error})") from None
+
+
+def _short(header: list[str]) -> str:
+    """A file that is no csv can have any line on top."""
+    shown = str(header)
+    return shown if len(shown) < _MOST_SHOWN else f"{shown[:_MOST_SHOWN]}..."
 
 
 def parse_json(text: str, place: str) -> Any:

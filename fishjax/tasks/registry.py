@@ -88,7 +88,7 @@ def _read_checked(
 ) -> tuple[Q, ...]:
     """The first questions of a file in which all are sound."""
     if name not in readers:
-        raise TaskError(f"unknown task {name!r}: expected one of {', '.join(readers)}")
+        raise TaskError(f"unknown task {name!r}: expected one of {', '.join(readers)}{_hint(name)}")
     if limit is not None and (not is_index(limit) or limit < 1):
         raise TaskError(f"limit is {limit!r}: expected a positive number of questions")
     questions = readers[name](path)
@@ -103,3 +103,10 @@ def _read_checked(
             )
         first[question.id] = number
     return tuple(questions[:limit])
+
+
+def _hint(name: str) -> str:
+    """Where a task of the other kind belongs."""
+    if name in OPEN_TASKS:
+        return f" ({name} has no choices: its answers are generated first, fishjax generate)"
+    return f" ({name} has choices: they are scored, fishjax score)" if name in TASKS else ""

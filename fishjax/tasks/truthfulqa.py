@@ -39,7 +39,7 @@ PREFIX = "".join(f"Q: {question}\nA: {answer}\n\n" for question, answer in _EXAM
 
 
 def read_truthfulqa_mc1(path: pathlib.Path) -> list[Question]:
-    """One true answer a question."""
+    """The authors' `mc_task.json`, its `mc1_targets`: one true answer a question."""
     questions = _read(path, "mc1_targets")
     for question in questions:
         if sum(question.labels) != 1:
@@ -51,11 +51,13 @@ def read_truthfulqa_mc1(path: pathlib.Path) -> list[Question]:
 
 
 def read_truthfulqa_mc2(path: pathlib.Path) -> list[Question]:
-    """One or more true answers a question."""
+    """The authors' `mc_task.json`, its `mc2_targets`: one or more true answers a question."""
     return _read(path, "mc2_targets")
 
 
 def _read(path: pathlib.Path, targets: str) -> list[Question]:
+    if ".csv" in path.suffixes:
+        raise TaskError(f"{path}: expected mc_task.json: the csv file has no list of choices")
     items = read_json(path)
     if not isinstance(items, list):
         raise TaskError(f"{path}: {type(items).__name__}: expected the JSON list of mc_task.json")

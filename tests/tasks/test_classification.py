@@ -30,6 +30,7 @@ def test_texts_label_and_metadata(tmp_path):
         ("sst2", "text,label\n", "holds no questions"),
         ("sst2", "text,class\nx,0\n", r"line 1: columns .* lack \['label'\]"),
         ("nli", "text,label\nx,0\n", r"lack \['premise', 'hypothesis'\]"),
+        ("sst2", '{"a": 1, ' + '"b": 2, ' * 99 + '"c": 3}', r"\.\.\. lack \['text', 'label'\]"),
         ("sst2", "text,label\nx,0\n ,1\n", "line 3: text is ' '"),
         ("sst2", "text,label\nx,2\n", "line 2: label is '2': expected one of 0 negative, 1 posit"),
         ("sst2", "text,label\nx,NaN\n", "label is 'NaN'"),

@@ -135,3 +135,10 @@ def test_stories(shared_data):
     targets = sum(window.answers[0].num_targets for window in encoded.windows)
     assert targets == sum(len(tokenizer.encode(text, bos=False)) for text in documents)
     assert set(encoded.documents.tolist()) == set(range(50))
+
+
+def test_a_record_without_text_says_what_it_has(tmp_path):
+    path = tmp_path / "papers.jsonl"
+    path.write_text('{"text": " one "}\n{"id": 1, "abstract": "two"}\n')
+    with pytest.raises(TaskError, match="line 2: the keys are id, abstract: expected one of name"):
+        read_documents(path)

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from fishjax.tasks import OPEN_TASKS, OpenQuestion, TaskError, load_open_task
+from fishjax.tasks import OPEN_TASKS, OpenQuestion, TaskError, load_open_task, load_task
 
 OWN = {"question": "The sky is", "answers": ["blue", "azure"]}
 GOLDEN = {"id": "t1", "question": "Who?", "golden_answers": ["Mark Twain", "Sam Clemens"]}
@@ -74,6 +74,9 @@ def test_files_are_checked_as_those_with_choices(tmp_path):
     with pytest.raises(TaskError, match="unknown task 'mmlu'") as error:
         load(tmp_path, "mmlu", OWN)
     assert all(name in str(error.value) for name in OPEN_TASKS)
+    assert "fishjax score" in str(error.value)
+    with pytest.raises(TaskError, match="generated first, fishjax generate"):
+        load_task("popqa", tmp_path / "own.jsonl")
     assert [q.id for q in load(tmp_path, "open_qa", OWN, OWN, OWN, limit=2)] == ["line-1", "line-2"]
     path = tmp_path / "own.jsonl"
     path.write_bytes(gzip.compress(path.read_bytes()))

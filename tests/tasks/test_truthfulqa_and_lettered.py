@@ -55,6 +55,11 @@ def test_truthfulqa_prompt_is_lm_evals(tmp_path):
     assert second.id == first.id == "item-1"
 
 
+def test_the_other_truthfulqa_file_is_named(tmp_path):
+    with pytest.raises(TaskError, match=r"TruthfulQA\.csv: expected mc_task\.json"):
+        load_task("truthfulqa_mc1", tmp_path / "TruthfulQA.csv")
+
+
 def test_commonsenseqa_prompt_is_lm_evals(tmp_path):
     record = {
         "answerKey": "B",
