@@ -1,0 +1,130 @@
+"""The tables of `experiments/README.md` from the kept results of `experiments.real_data`."""
+
+import collections
+import json
+import pathlib
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+__all__ = ["facts", "write"]
+
+BEGIN, END = "<!-- written by experiments.real_data -->", "<!-- end -->"
+_CHOICES = ("perplexity", "maximum_probability", "epistemic", "aleatoric", "scale_free")
+_ANSWERS = (
+    "greedy_perplexity", "semantic_entropy", "lexical_similarity", "self_consistency", "p_true",
+    "verbalised_confidence", "sequence_epistemic", "sequence_aleatoric", "sequence_scale_free",
+)  # fmt: skip
+
+Kept = dict[str, Any]
+"""What was kept of a run: `command.json` and, below `metrics`, its metrics if it has some."""
+
+
+def facts(directory: pathlib.Path) -> dict[str, Any]:
+    """What only the rows of a run know, where there is a choice.
+
+    `chance` is the accuracy of guessing; `favourite` the share of the answer chosen most often,
+    by its place among the choices.
+    """
+    path = directory / "rows.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    rows = [row for row in rows if len(row.get("labels", ())) > 1 and row["status"] == "ok"]
+    if not rows:
+        return {}
+    places = collections.Counter(row["chosen"] for row in rows)
+    return {
+        "chance": sum(sum(row["labels"]) / len(row["labels"]) for row in rows) / len(rows),
+        "favourite": max(places.values()) / len(rows),
+    }
+
+
+def write(readme: pathlib.Path, results: pathlib.Path, names: Iterable[str]) -> None:
+    """Puts the tables of all runs that were kept between the README's two marks."""
+    kept = {name: one for name in names if (one := _kept(results / name)) is not None}
+    text = readme.read_text()
+    before, rest = text.split(BEGIN)
+    _, after = rest.split(END)
+    parts = [_choices(kept), _answers(kept), _others(kept)]
+    readme.write_text(before + "\n\n".join([BEGIN, *filter(None, parts), END]) + after)
+
+
+def _kept(folder: pathlib.Path) -> Kept | None:
+    if not (folder / "command.json").exists():
+        return None
+    metrics = folder / "metrics.json"
+    found = json.loads((folder / "command.json").read_text())
+    return found | ({"metrics": json.loads(metrics.read_text())} if metrics.exists() else {})
+
+
+def _choices(kept: dict[str, Kept]) -> str:
+    heads = ["run", "questions", "truncated", "accuracy", "chance", "favourite"]
+    heads += [f"AUROC {_CHOICES[0].replace('_', ' ')}", *_words(_CHOICES[1:]), "CPU s"]
+
+    def row(name: str, one: Kept) -> list[str]:
+        metrics = one["metrics"]
+        numbers = [f"{metrics['accuracy']:.3f}", f"{one['chance']:.3f}", f"{one['favourite']:.2f}"]
+        counts = [str(metrics["num_scored"]), str(metrics["num_truncated"])]
+        return [name, *counts, *numbers, *_areas(metrics, _CHOICES), f"{one['cpu_seconds']:.0f}"]
+
+    return _table(heads, kept, lambda one: "chance" in one, row)
+
+
+def _answers(kept: dict[str, Kept]) -> str:
+    heads = ["run", "questions", "exact match", f"AUROC {_ANSWERS[0].replace('_', ' ')}"]
+    heads += [*_words(_ANSWERS[1:]), "CPU s (generation, scores)"]
+
+    def row(name: str, one: Kept) -> list[str]:
+        metrics = one["metrics"]
+        generated = kept.get(f"{name}_answers", {}).get("cpu_seconds", float("nan"))
+        numbers = [str(metrics["num_scored"]), f"{metrics['accuracy']:.3f}"]
+        times = f"{generated:.0f}, {one['cpu_seconds']:.0f}"
+        return [name, *numbers, *_areas(metrics, _ANSWERS), times]
+
+    return _table(heads, kept, lambda one: "--generations" in one["command"], row)
+
+
+def _others(kept: dict[str, Kept]) -> str:
+    def chosen(one: Kept) -> bool:
+        return "chance" not in one and "--generations" not in one["command"]
+
+    def row(name: str, one: Kept) -> list[str]:
+        return [name, f"`{_said(one)}`", f"{one['cpu_seconds']:.0f}"]
+
+    return _table(["run", "printed", "CPU s"], kept, chosen, row)
+
+
+def _said(one: Kept) -> str:
+    """The line that says most: the longest with a number, without tables and next steps."""
+    lines = [line.strip() for line in one["printed"].splitlines()]
+    ends = ("│", "┃", "└", "┏", "┡", "┌")
+    plain = [x for x in lines if x and not x.startswith(ends) and not x.endswith(ends)]
+    wanted = ("perplexity", "exact match", "loss", "trace", "hot spots", "parameters,")
+    found = [line for line in plain if any(word in line for word in wanted)]
+    return (found or plain)[0][:160]
+
+
+def _areas(metrics: Kept, names: Sequence[str]) -> list[str]:
+    return [_area(metrics["scores"].get(name)) for name in names]
+
+
+def _area(entry: Kept | None) -> str:
+    if entry is None or entry["auroc"] is None:
+        return "–"
+    low, high = entry["interval"]
+    return f"{entry['auroc']:.2f} [{low:.2f}, {high:.2f}]"
+
+
+def _words(names: Sequence[str]) -> list[str]:
+    return [name.replace("_", " ") for name in names]
+
+
+def _table(
+    heads: list[str],
+    kept: dict[str, Kept],
+    chosen: Callable[[Kept], bool],
+    row: Callable[[str, Kept], list[str]],
+) -> str:
+    rows = [row(name, one) for name, one in kept.items() if chosen(one)]
+    if not rows:
+        return ""
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
