@@ -50,7 +50,8 @@ class _Loop(asyncio.SelectorEventLoop):
 
 
 class _Policy(asyncio.DefaultEventLoopPolicy):
-    _loop_factory = _Loop
+    def new_event_loop(self) -> asyncio.AbstractEventLoop:
+        return _Loop()
 
 
 def _refuse(record: logging.LogRecord) -> bool:
