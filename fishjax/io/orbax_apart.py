@@ -11,6 +11,7 @@ from typing import Any
 __all__ = ["orbax_apart"]
 
 _SECONDS = 10
+_ONE = threading.Lock()  # what is set below is the process's
 
 
 @contextlib.contextmanager
@@ -21,12 +22,17 @@ def orbax_apart() -> Iterator[Callable[..., Any]]:
     in two, and Orbax needs a thread without a running event loop, which a notebook's is not. What
     Orbax logs beside raising it is dropped, and its event loops end when their tasks have.
     """
+    with _ONE, _quiet_loops(), concurrent.futures.ThreadPoolExecutor(1) as pool:
+        yield lambda function, *args: pool.submit(function, *args).result()
+
+
+@contextlib.contextmanager
+def _quiet_loops() -> Iterator[None]:
     logger, policy = logging.getLogger("absl"), asyncio.get_event_loop_policy()
     logger.addFilter(_refuse)
     asyncio.set_event_loop_policy(_Policy())
     try:
-        with concurrent.futures.ThreadPoolExecutor(1) as pool:
-            yield lambda function, *args: pool.submit(function, *args).result()
+        yield
     finally:
         for thread in threading.enumerate():
             if type(thread).__module__.startswith("orbax."):  # it would log how it failed

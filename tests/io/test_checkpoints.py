@@ -1,6 +1,8 @@
 """Stored trees: whole or not at all, and damage of any file is found."""
 
 import asyncio
+import concurrent.futures
+import logging
 import os
 
 import jax
@@ -49,6 +51,17 @@ def test_it_works_where_an_event_loop_runs(tree, tmp_path):
         return load_tree(tmp_path / "tree")
 
     assert_same(asyncio.run(cell()), tree)
+
+
+def test_threads_take_turns(tree, tmp_path):
+    policy = asyncio.get_event_loop_policy()
+    paths = [tmp_path / f"tree{i}" for i in range(4)]
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda path: save_tree(path, tree), paths))
+        for found in pool.map(load_tree, paths):
+            assert_same(found, tree)
+    assert asyncio.get_event_loop_policy() is policy
+    assert not logging.getLogger("absl").filters
 
 
 def first_of(wanted):
