@@ -49,6 +49,7 @@ def test_a_full_disk_at_every_kind_of_write(name, stages, tmp_path, capsys):
 
     calls = writes_of(stages, name, tmp_path)
     assert len(calls) > 10
+    calls = calls[::3] if name == "merge" else calls  # the functions of fisher
     until_done(stages, name, tmp_path, calls, disk_of=full_from, check=check)
 
 
