@@ -158,10 +158,10 @@ def _generated(settings: Settings, mesh: Mesh | None) -> tuple[LanguageModel, Ge
         questions=found.questions[:limit],
         encoded=found.encoded[:limit],
         scores=found.scores[:limit],
+        finite=found.finite[:limit],
     )
 
 
-        finite=found.finite[:limit],
 def question_facts(
     questions: Sequence[Question],
     encoded: Sequence[EncodedQuestion],
@@ -185,10 +185,10 @@ def question_facts(
                 num_characters=tuple(len(choice) for choice in bare),
                 num_bytes=tuple(len(choice.encode()) for choice in bare),
                 num_tokens=tuple(answer.num_targets for answer in tokens.answers),
+                finite=not finite or finite[index],
             )
         )
     return facts
-                finite=not finite or finite[index],
 
 
 def _manifest(
