@@ -15,6 +15,7 @@ from fishjax import io
 from fishjax.cli.columns import Columns, read_columns
 from fishjax.cli.combination import combination_line, measure_combination, names_to_combine
 from fishjax.cli.environment import platform_facts, versions
+from fishjax.cli.errors import InputError
 from fishjax.cli.messages import results_table, summary
 from fishjax.cli.non_finite import warn_non_finite
 from fishjax.cli.report import measure
@@ -26,7 +27,12 @@ __all__ = ["evaluate_directory", "run"]
 def run(args: argparse.Namespace) -> int:
     """Runs the command; the parser's namespace in, the exit status out."""
     directory = pathlib.Path(args.directory)
-    io.read_manifest(directory)
+    command = io.read_manifest(directory)["settings"].get("command")
+    if command is not None:
+        more = ": score its answers with --generations" if command == "generate" else ""
+        raise InputError(
+            f"{directory} is a run of `fishjax {command}`: expected one of `fishjax score`{more}"
+        )
     with io.locked(directory):
         evaluate_directory(
             directory, None, with_plots=not args.no_plots, quiet=args.quiet, combine=args.combine

@@ -210,6 +210,8 @@ def _merge(args: argparse.Namespace, console: Console) -> None:
     manifests = [io.read_manifest(part) for part in parts]
     settings = manifests[0]["settings"]
     for part, manifest in zip(parts, manifests, strict=True):
+        if manifest["settings"].get("command") != "fisher":
+            raise InputError(f"{part} is no run of `fishjax fisher`")
         _refuse_differences(part, manifest["settings"], settings)
     shards = [manifest["settings"]["shard"] for manifest in manifests]
     workers = settings["shard"].split("/")[1]

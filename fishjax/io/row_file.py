@@ -85,7 +85,7 @@ def read_rows(path: pathlib.Path, num_questions: int) -> list[dict[str, Any]]:
     Raises:
       RowsError: the file is missing, unfinished or damaged; names the line.
     """
-    advice = "run the same `fishjax score` command again to resume it"
+    advice = "run the same command again to resume it"
     if not path.exists():
         raise RowsError(f"{path} does not exist: {advice}")
     lines = _complete_lines(path, keep_torn=True)

@@ -83,6 +83,18 @@ def test_damaged_rows_are_named_by_line(finished_copy, capsys, change, message):
     assert (finished_copy / "metrics.json").read_bytes() == before
 
 
+@pytest.mark.parametrize("command", ["generate", "fisher", "finetune"])
+def test_runs_of_other_commands_are_named(command, tmp_path, capsys):
+    settings = {"schema_version": 1, "command": command}
+    (tmp_path / "run.json").write_text(json.dumps({"settings": settings}))
+    assert main(["evaluate", str(tmp_path)]) == 2
+    assert f"is a run of `fishjax {command}`: expected one of" in capsys.readouterr().err
+    if command != "fisher":
+        words = ["fisher", "merge", str(tmp_path), str(tmp_path), "--out", str(tmp_path / "out")]
+        assert main(words) == 2
+        assert "is no run of `fishjax fisher`" in capsys.readouterr().err
+
+
 def test_evaluating_nothing_is_one_line(tmp_path, capsys):
     assert main(["evaluate", str(tmp_path / "absent")]) == 2
     assert main(["evaluate", str(tmp_path)]) == 2
