@@ -154,7 +154,7 @@ def test_bad_input_is_one_line(tiny, corpus, finished, tmp_path, capsys):
     assert "damaged gzip" in error_of(arguments(tiny, damaged, out), capsys)
     lines = tmp_path / "lines.jsonl"
     lines.write_text('{"text": "cat eat"}\n{"txt": "dog"}\n')
-    assert "line 2: text is None" in error_of(arguments(tiny, lines, out), capsys)
+    assert "line 2: the keys are txt" in error_of(arguments(tiny, lines, out), capsys)
     assert "expected i/n" in error_of(arguments(tiny, corpus, out, shard="2/2"), capsys)
     assert "no parameter matches" in error_of(
         arguments(tiny, corpus, out, parameters="nothing/*"), capsys
