@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 
 from fishjax.cli.errors import InputError
 from fishjax.cli.meshes import data_size, on_mesh, spread
+from fishjax.compilation import compiler_options
 from fishjax.models import LanguageModel, Sampling, TokenizerError, generate
 from fishjax.scores import (
     P_TRUE_OPTIONS,
@@ -66,7 +67,9 @@ class Asking:
         self._model, self._chat, self._mesh = model, chat, mesh
         self._batch_tokens = batch_tokens
         self._adds_bos = model.adds_bos and not chat
-        self._likelihoods: Callable[..., Any] = jax.jit(answer_log_likelihoods(model.apply_fn))
+        self._likelihoods: Callable[..., Any] = jax.jit(
+            answer_log_likelihoods(model.apply_fn), compiler_options=compiler_options()
+        )
 
     def scores(
         self,

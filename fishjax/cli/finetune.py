@@ -14,6 +14,7 @@ from fishjax.cli.errors import RunError
 from fishjax.cli.finetune_job import FinetuneJob, prepare_finetune_job
 from fishjax.cli.finetune_outputs import write_outputs
 from fishjax.cli.messages import progress_bar
+from fishjax.compilation import compiler_options
 from fishjax.io.states import newest_state, remove_older, save_state
 from fishjax.models.finetune import TuningState, tuning_step
 
@@ -43,7 +44,12 @@ def _tuned(job: FinetuneJob, directory: pathlib.Path, every: int, console: Conso
     state, done = _last_state(job, directory)
     io.keep_steps(directory / io.LOSSES_NAME, done)
     _announce(job, state, done, console)
-    step, schedule = jax.jit(tuning_step(job.apply_fn, job.tuning), donate_argnums=0), _rates(job)
+    step = jax.jit(
+        tuning_step(job.apply_fn, job.tuning),
+        donate_argnums=0,
+        compiler_options=compiler_options(),
+    )
+    schedule = _rates(job)
     rows: list[dict[str, Any]] = []
     with progress_bar(console) as progress:
         bar = progress.add_task("fine-tuning", total=job.tuning.num_steps, completed=done)

@@ -16,6 +16,7 @@ from fishjax.cli.fisher_job import FisherJob, batch_examples, estimator_of, prep
 from fishjax.cli.inspect import inspect_directory
 from fishjax.cli.meshes import on_mesh
 from fishjax.cli.messages import progress_bar
+from fishjax.compilation import compiler_options
 from fishjax.estimators import Estimator, State, merge
 from fishjax.io.checkpoints import save_tree
 from fishjax.io.states import newest_state, remove_older, save_state
@@ -67,7 +68,8 @@ def _streamed(
             if current > first:
                 state, done = _advanced(estimator, state), 0
                 _keep(directory, state, current, 0)
-            update, skipped = jax.jit(estimator.update), [state.skipped]
+            update = jax.jit(estimator.update, compiler_options=compiler_options())
+            skipped = [state.skipped]
             for i in range(done, len(batches)):
                 examples, key = batch_examples(job, batches[i])
                 state = update(state, job.model.params, examples, key)
@@ -91,7 +93,8 @@ def _begun(
         here, state = _start_of(pathlib.Path(args.start), job)
     if state is None:
         examples, _ = batch_examples(job, job.batches[0])
-        here, state = (0, 0), jax.jit(job.estimator.init)(job.model.params, examples)
+        init = jax.jit(job.estimator.init, compiler_options=compiler_options())
+        here, state = (0, 0), init(job.model.params, examples)
     return here, state
 
 

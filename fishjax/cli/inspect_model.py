@@ -12,6 +12,7 @@ from rich.table import Table
 from fishjax import capture, gradients
 from fishjax.cli.environment import available_bytes, format_bytes
 from fishjax.cli.errors import InputError
+from fishjax.compilation import compiler_options
 from fishjax.models import CheckpointError, Described, decoder_apply_fn, describe
 from fishjax.models.hub import is_hub_id
 from fishjax.trees import flatten_with_paths
@@ -84,7 +85,9 @@ def _print_architecture(found: Described, console: Console) -> None:
 def _print_cost(found: Described, ids: jax.ShapeDtypeStruct, console: Console) -> None:
     """Memory from the compiled program, time from its FLOPs and the device's measured rate."""
     norms = gradients.squared_norms(_log_likelihood(found))
-    compiled = jax.jit(norms).lower(found.shapes, ids).compile()
+    compiled = (
+        jax.jit(norms, compiler_options=compiler_options()).lower(found.shapes, ids).compile()
+    )
     memory, cost = compiled.memory_analysis(), compiled.cost_analysis() or {}
     weights = sum(leaf.size * 4 for leaf in jax.tree.leaves(found.shapes))
     if memory is not None:

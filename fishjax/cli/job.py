@@ -92,7 +92,10 @@ def prepare_job(settings: Settings) -> Job:
         source = _from_text if settings.task == TEXT_TASK else source
         model, prepared = source(settings, mesh)
         batches = plan_batches(
-            prepared.encoded, batch_tokens=settings.batch_tokens, multiple=data_size(mesh)
+            prepared.encoded,
+            batch_tokens=settings.batch_tokens,
+            multiple=data_size(mesh),
+            share_prompts=not settings.per_token,
         )
     except (CheckpointError, TokenizerError, TaskError) as error:
         raise InputError(str(error)) from None

@@ -9,6 +9,7 @@ from jax.sharding import Mesh
 from fishjax.cli.errors import RunError
 from fishjax.cli.meshes import on_mesh, spread
 from fishjax.cli.step import Step, StepOutputs
+from fishjax.compilation import compiler_options
 from fishjax.tasks import BatchPlan
 from fishjax.types import Params
 
@@ -18,13 +19,13 @@ Shape = tuple[int, ...]
 
 
 def batch_shape(batch: BatchPlan) -> Shape:
-    """`(Q, K, T, A)`: what decides which program runs a batch."""
-    return (*batch.groups["token_ids"].shape, batch.groups["positions"].shape[-1])
+    """What decides which program runs a batch: the shapes of token ids and of positions."""
+    return (*batch.groups["token_ids"].shape, *batch.groups["positions"].shape)
 
 
 def num_read_tokens(batch: BatchPlan) -> int:
-    """Tokens of a batch, padding included: its cost."""
-    return int(batch.groups["token_ids"].size)
+    """Tokens of all answers' backward passes, padding included: a batch's cost."""
+    return batch.mask.size * batch.groups["token_ids"].shape[-1]
 
 
 class Programs:
@@ -38,7 +39,7 @@ class Programs:
         """Nothing is compiled yet; on a mesh questions are spread over its data axis."""
         self.compile_seconds = 0.0
         self._mesh = mesh
-        self._step = jax.jit(step)
+        self._step = jax.jit(step, compiler_options=compiler_options())
         self._params = params
         self._compiled: dict[Shape, Any] = {}
 
@@ -53,6 +54,12 @@ class Programs:
         weights = sum(leaf.nbytes for leaf in jax.tree.leaves(self._params))
         inputs = max(analysis.argument_size_in_bytes - weights, 0)
         return analysis.temp_size_in_bytes + analysis.output_size_in_bytes + inputs
+
+    def costs(self, batch: BatchPlan) -> tuple[float, int]:
+        """`(FLOPs, bytes of temporaries)` of a batch, as XLA states them; for benchmarks."""
+        program = self._program(batch)
+        flops = program.cost_analysis().get("flops", float("nan"))
+        return float(flops), int(program.memory_analysis().temp_size_in_bytes)
 
     def __call__(self, batch: BatchPlan) -> StepOutputs:
         """Runs a batch; the results are numpy arrays.

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from fishjax.gradients import grouped_gram, output_squared_norms
+from fishjax.gradients import grouped_gram, output_gram, output_squared_norms
 from fishjax.scores import (
     TOKEN_SCORES,
     Answers,
@@ -67,7 +67,8 @@ def build_step(
       parameters: whose gradients, as in `fishjax.trees.select_paths`; the rest is frozen.
 
     Returns:
-      A function of `BatchPlan.groups` and `BatchPlan.mask`.
+      A function of `BatchPlan.groups` and `BatchPlan.mask`; token scores are of groups whose
+      answers do not share prompts.
     """
     token_fn = token_log_likelihoods(apply_fn)
 
@@ -75,10 +76,15 @@ def build_step(
         tokens = token_fn(params, rows)
         return jnp.sum(tokens.log_likelihoods, axis=-1), tokens
 
-    gram_fn = grouped_gram(answer_fn, has_aux=True, parameters=parameters)
+    apart = grouped_gram(answer_fn, has_aux=True, parameters=parameters)
+    # a missing answer has no targets, so its outputs and gradients are zero without the mask
+    together = output_gram(answer_fn, has_aux=True, parameters=parameters)
 
     def step(params: Params, groups: Batch, mask: Array) -> StepOutputs:
-        (log_likelihoods, tokens), gram = gram_fn(params, groups, mask)
+        shared = "branches" in groups
+        (log_likelihoods, tokens), gram = (
+            together(params, groups) if shared else apart(params, groups, mask)
+        )
         num_tokens = jnp.sum(groups["target_mask"] > 0, axis=-1)
         entropies = tokens.entropies.sum(axis=-1) / jnp.maximum(num_tokens, 1)
         answers = Answers(log_likelihoods, gram.total, mask, num_tokens, entropies)

@@ -1,6 +1,6 @@
 """Per-example gradient geometry: squared norms, inner products, Grams."""
 
-from fishjax.gradients.grams import grouped_gram, jacobian_gram
+from fishjax.gradients.grams import grouped_gram, jacobian_gram, output_gram
 from fishjax.gradients.kernels import inner_products
 from fishjax.gradients.norms import output_squared_norms, squared_norms
 from fishjax.gradients.pairwise import pairwise
@@ -16,6 +16,7 @@ __all__ = [
     "grouped_gram",
     "inner_products",
     "jacobian_gram",
+    "output_gram",
     "output_squared_norms",
     "pairwise",
     "squared_norms",

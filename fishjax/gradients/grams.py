@@ -17,7 +17,7 @@ from fishjax.operators import Operator
 from fishjax.trees import Selection
 from fishjax.types import ApplyFn, Batch, Inputs, LogProbFn, Params, WithAux
 
-__all__ = ["grouped_gram", "jacobian_gram"]
+__all__ = ["grouped_gram", "jacobian_gram", "output_gram"]
 
 
 def grouped_gram(
@@ -79,13 +79,13 @@ def _merge(leaf: Array, lead: tuple[int, int]) -> Array:
     return leaf.reshape(lead[0] * lead[1], *leaf.shape[2:])
 
 
-def jacobian_gram(
+def output_gram(
     apply_fn: ApplyFn | WithAux,
     *,
     covariance: Operator | None = None,
     parameters: Selection = None,
     has_aux: bool = False,
-) -> Callable[[Params, Inputs], tuple[Any, Float[Array, "N K K"]]]:
+) -> Callable[[Params, Inputs], tuple[Any, Gram]]:
     r"""Gram matrix $J_n\Sigma J_n^\top$ of the Jacobian of K outputs, for every example.
 
     One forward pass; the K backward passes share it.
@@ -97,13 +97,13 @@ def jacobian_gram(
       has_aux: as in `squared_norms`.
 
     Returns:
-      `(params, inputs) -> (outputs [N, K], gram [N, K, K])`.
+      `(params, inputs) -> (outputs [N, K], Gram)`, Q of the Gram being N.
 
     Raises:
       ValueError: `apply_fn` does not return two axes; as `squared_norms`.
     """
 
-    def run(apply_fn: Any, covariance: Any, params: Params, inputs: Inputs) -> tuple[Any, Array]:
+    def run(apply_fn: Any, covariance: Any, params: Params, inputs: Inputs) -> tuple[Any, Gram]:
         program = Trace(
             apply_fn, params, inputs, parameters=parameters, has_aux=has_aux, vector=True
         )
@@ -113,6 +113,24 @@ def jacobian_gram(
             return metric.products(gradient, gradient, program.num_examples, argument)
 
         outputs, collected = collect(program, statistic, argument_of=metric.argument_of)
-        return outputs, total_over_parameters(metric.finish(collected), 3)
+        grams = metric.finish(collected)
+        return outputs, Gram(total_over_parameters(grams, 3), grams)
 
     return on_auto_axes(run, apply_fn, _places, extra=covariance)
+
+
+def jacobian_gram(
+    apply_fn: ApplyFn | WithAux,
+    *,
+    covariance: Operator | None = None,
+    parameters: Selection = None,
+    has_aux: bool = False,
+) -> Callable[[Params, Inputs], tuple[Any, Float[Array, "N K K"]]]:
+    """`output_gram` of all parameters together: `(params, inputs) -> (outputs, [N, K, K])`."""
+    gram_fn = output_gram(apply_fn, covariance=covariance, parameters=parameters, has_aux=has_aux)
+
+    def fn(params: Params, inputs: Inputs) -> tuple[Any, Float[Array, "N K K"]]:
+        outputs, gram = gram_fn(params, inputs)
+        return outputs, gram.total
+
+    return fn

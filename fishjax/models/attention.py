@@ -5,9 +5,18 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float, Int
 
-__all__ = ["Context", "Scores", "attend", "attend_where", "flatten_tokens", "rotate"]
+__all__ = [
+    "Context",
+    "Scores",
+    "Tree",
+    "attend",
+    "attend_where",
+    "flatten_tokens",
+    "rotate",
+    "tree_of",
+]
 
 Table = Array | np.ndarray
 
@@ -27,6 +36,29 @@ class Scores(NamedTuple):
 PLAIN = Scores()
 
 
+class Tree(NamedTuple):
+    """Rows that hold a prefix and several continuations of it, each blind to the others.
+
+    Attributes:
+      branches: `[N, T]`, 0 for the prefix, another number for each continuation.
+      places: `[N, T]` position of each token in the sequence of prefix and its continuation.
+    """
+
+    branches: Array
+    places: Array
+
+
+def tree_of(branches: Int[Array, "N T"]) -> Tree:
+    """The tree of rows whose prefix comes first; a token's place counts what it may attend to."""
+    seen = _visible(branches, branches) & np.tri(branches.shape[1], dtype=bool)
+    return Tree(branches, jnp.sum(seen, axis=-1) - 1)
+
+
+def _visible(of: Int[Array, "N t"], keys: Int[Array, "N s"]) -> Bool[Array, "N t s"]:
+    """Whether a token may attend to a key, order aside: the prefix and its own branch."""
+    return (keys[:, None] == 0) | (of[..., None] == keys[:, None])
+
+
 class Context(NamedTuple):
     """What a layer is told beside its input.
 
@@ -35,6 +67,7 @@ class Context(NamedTuple):
       sin: likewise.
       window: keys a position attends to, itself included; None for all.
       mask: `[N, T]`, false for padding anywhere; None where only the right is padded.
+      tree: which branch of its row each token is in, None where rows are sequences.
       past: `(keys, values)` `[N, S, g, k]` of earlier tokens with room for these, or None.
       start: where in `past` these tokens go.
       allowed: `[N, T, S]` which keys of `past` a token attends to, window not included.
@@ -45,6 +78,7 @@ class Context(NamedTuple):
     sin: Table | None
     window: Any = None
     mask: Array | None = None
+    tree: "Tree | None" = None
     past: tuple[Array, Array] | None = None
     start: Any = None
     allowed: Array | None = None
@@ -92,6 +126,7 @@ def attend(
     *,
     window: Any = None,
     mask: Array | None = None,
+    tree: Tree | None = None,
     scores: Scores = PLAIN,
 ) -> Float[Array, "N T h k"]:
     """Causal attention; query head i uses key and value head i // (h / g).
@@ -106,6 +141,7 @@ def attend(
       value: as projected.
       window: keys a position attends to, itself included: None, a number or a traced number.
       mask: `[N, T]` keys that count.
+      tree: branches that are blind to each other; the window then counts places.
       scores: scale and cap.
     """
     length = query.shape[1]
@@ -113,10 +149,16 @@ def attend(
     blocks = []
     for start in range(0, length, size):
         stop = min(start + size, length)
-        first = max(0, start - window + 1) if isinstance(window, int) else 0
+        # places of a tree are closer than the indices that this skips by
+        near = isinstance(window, int) and tree is None
+        first = max(0, start - window + 1) if near else 0
         allowed: Any = np.tri(stop - start, stop - first, start - first, dtype=bool)
-        if window is not None:
+        if tree is not None:
+            at, keys = tree.places[:, start:stop, None], tree.places[:, None, :stop]
+            allowed = allowed & _visible(tree.branches[:, start:stop], tree.branches[:, :stop])
+        else:
             at, keys = np.arange(start, stop)[:, None], np.arange(first, stop)
+        if window is not None:
             allowed = allowed & (at - keys < window)
         if mask is not None:
             allowed = allowed & mask[:, None, first:stop]

@@ -11,8 +11,9 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from fishjax.trees import flatten_with_paths
 
-from .attention import Context, flatten_tokens
+from .attention import Context, flatten_tokens, tree_of
 from .config import DecoderConfig
+from .decoder_inputs import check_inputs, check_params
 from .layers import Block, add_norm, normal_weight, normalised
 from .lora_layers import dropout_keys
 
@@ -64,13 +65,16 @@ class Decoder(nnx.Module):
         positions: Int[Array, "N A"] | None = None,
         mask: Bool[Array, "N T"] | None = None,
         dropout_key: Array | None = None,
+        branches: Int[Array, "N T"] | None = None,
     ) -> Float[Array, "N S V"]:
         """Logits at every position, or only at `positions` (S = T or A)."""
         places = None if mask is None else jnp.maximum(jnp.cumsum(mask, axis=1) - 1, 0)
+        tree = None if branches is None else tree_of(branches)
+        places = places if tree is None else tree.places
         hidden = self._embedded(token_ids, places)
         plan = _LayerPlan(self.config, token_ids.shape[1], places)
         keys = dropout_keys(self.config, dropout_key, token_ids.shape[0])
-        hidden = self._run_layers(hidden, plan, mask, keys)
+        hidden = self._run_layers(hidden, plan, Context(None, None, mask=mask, tree=tree), keys)
         if positions is not None:
             hidden = jnp.take_along_axis(hidden, positions[..., None], axis=1, mode="fill")
         return self._logits(hidden)
@@ -91,9 +95,8 @@ class Decoder(nnx.Module):
 
         def step(hidden, layer):
             weights, kind, *past = layer
-            context = plan.context(kind)._replace(
-                past=tuple(past), start=cache.length, allowed=allowed
-            )
+            own = Context(None, None, past=tuple(past), start=cache.length, allowed=allowed)
+            context = plan.context(kind, own)
             return nnx.merge(block, weights)(hidden, context)
 
         layers = nnx.to_pure_dict(stacked), plan.kinds, cache.keys, cache.values
@@ -117,13 +120,13 @@ class Decoder(nnx.Module):
         return hidden
 
     def _run_layers(
-        self, hidden: Array, plan: "_LayerPlan", mask: Array | None, keys: Array | None
+        self, hidden: Array, plan: "_LayerPlan", common: Context, keys: Array | None
     ) -> Array:
         block, stacked = nnx.split(self.layers)
 
         def step(hidden, layer):
             weights, kind, own = layer
-            context = plan.context(kind, mask)._replace(dropout_keys=own)
+            context = plan.context(kind, common)._replace(dropout_keys=own)
             return nnx.merge(block, weights)(hidden, context)[0], None
 
         if self.config.remat:
@@ -175,14 +178,15 @@ class _LayerPlan:
                 "local": np.asarray([w is not None for w in windows]),
             }
 
-    def context(self, kind: dict[str, Any], mask: Array | None = None) -> Context:
-        """Of one layer; `kind` is its row of `kinds`."""
+    def context(self, kind: dict[str, Any], common: Context) -> Context:
+        """Of one layer: `common` with its window and rotation; `kind` is its row of `kinds`."""
         window = self._window if self._uniform else kind["window"]
         tables = self._tables[0]
         if len(self._tables) == 2:
             pairs = zip(*self._tables, strict=True)
             tables = tuple(jnp.where(kind["local"], near, far) for far, near in pairs)
-        return Context(*tables, window=window, mask=mask)
+        cos, sin = tables
+        return common._replace(cos=cos, sin=sin, window=window)
 
 
 def _at(tables: tuple[np.ndarray, np.ndarray], places: Array | None) -> tuple[Any, Any]:
@@ -222,9 +226,9 @@ def init_params(config: DecoderConfig, key: Key[Array, ""] | Array) -> Params:
 def decoder_apply_fn(
     config: DecoderConfig,
 ) -> Callable[..., Float[Array, "N S V"]]:
-    """Builds `apply_fn(params, token_ids, positions, mask, dropout_key) -> logits`, pure.
+    """Builds `apply_fn(params, token_ids, positions, mask, dropout_key, branches)`, pure.
 
-    The last three may be left out.
+    It returns logits; the last four arguments may be left out.
 
     `token_ids` is `[N, T]` with T at most `context_length`; logits are `[N, T, V]`. With
     `positions` `[N, A]` the hidden states are gathered there before the head, so logits are
@@ -233,6 +237,10 @@ def decoder_apply_fn(
     `mask` `[N, T]`, true for tokens: what is false is never attended to and does not count as a
     position; logits there mean nothing. An id outside the vocabulary makes its example's logits
     NaN, a position outside the sequence its own row: never some other token's logits.
+
+    With `branches` `[N, T]` a row is a prefix (0) and, behind it, several continuations (other
+    numbers), each of which sees the prefix and itself: logits are those of the sequences
+    prefix + continuation, for which the prefix is computed once. Not together with a `mask`.
 
     With a `lora` in the config, parameters are weights and adapters joined (`fishjax.models.lora`),
     and a `dropout_key` makes its dropout happen: one key, or `[N]` keys, one an example, so that an
@@ -257,12 +265,13 @@ def decoder_apply_fn(
     """
     graphdef, expected = _structure(config)
 
-    def apply_fn(params, token_ids, positions=None, mask=None, dropout_key=None):
-        _check_params(params, expected)
-        _check_inputs(token_ids, positions, mask, config)
+    def apply_fn(params, token_ids, positions=None, mask=None, dropout_key=None, branches=None):
+        check_params(params, expected)
+        check_inputs(token_ids, config, positions=positions, mask=mask, branches=branches)
         decoder = nnx.merge(graphdef, jax.tree.map(jnp.asarray, params))
         arrays = (None if x is None else jnp.asarray(x) for x in (positions, mask))
-        return decoder(jnp.asarray(token_ids), *arrays, dropout_key)
+        tree = None if branches is None else jnp.asarray(branches)
+        return decoder(jnp.asarray(token_ids), *arrays, dropout_key, tree)
 
     return apply_fn
 
@@ -282,8 +291,8 @@ def decoder_extend_fn(
     graphdef, expected = _structure(config)
 
     def extend(params, token_ids, valid, cache):
-        _check_params(params, expected)
-        _check_inputs(token_ids, None, valid, config)
+        check_params(params, expected)
+        check_inputs(token_ids, config, mask=valid)
         decoder = nnx.merge(graphdef, jax.tree.map(jnp.asarray, params))
         return decoder.extend(jnp.asarray(token_ids), jnp.asarray(valid), cache)
 
@@ -310,39 +319,3 @@ def _structure(config: DecoderConfig) -> tuple[Any, dict[str, tuple[int, ...]]]:
     graphdef, state = nnx.split(nnx.eval_shape(lambda: Decoder(config, rngs=nnx.Rngs(0))))
     paths, leaves, _ = flatten_with_paths(nnx.to_pure_dict(state))
     return graphdef, {path: leaf.shape for path, leaf in zip(paths, leaves, strict=True)}
-
-
-def _check_params(params: Params, expected: dict[str, tuple[int, ...]]) -> None:
-    paths, leaves, _ = flatten_with_paths(params)
-    shapes = {path: jnp.shape(leaf) for path, leaf in zip(paths, leaves, strict=True)}
-    for path in expected.keys() | shapes.keys():
-        if expected.get(path) != shapes.get(path):
-            raise ValueError(
-                f"parameter {path!r} has shape {shapes.get(path, 'missing')}: expected "
-                f"{expected.get(path, 'no such parameter')}; pass params of the same config"
-            )
-
-
-def _check_inputs(token_ids: Any, positions: Any, mask: Any, config: DecoderConfig) -> None:
-    if jnp.ndim(token_ids) != 2 or not jnp.issubdtype(jnp.result_type(token_ids), jnp.integer):
-        raise ValueError(
-            f"token_ids has shape {jnp.shape(token_ids)} and dtype {jnp.result_type(token_ids)}: "
-            "expected integers of shape [N, T]"
-        )
-    length = jnp.shape(token_ids)[1]
-    if length > config.context_length:
-        raise ValueError(
-            f"sequence of {length} tokens is longer than the context of "
-            f"{config.context_length}: truncate it"
-        )
-    if positions is not None and jnp.ndim(positions) != 2:
-        raise ValueError(f"positions has shape {jnp.shape(positions)}: expected [N, A]")
-    if mask is not None and (
-        jnp.shape(mask) != jnp.shape(token_ids) or jnp.result_type(mask) != jnp.bool_
-    ):
-        raise ValueError(
-            f"mask has shape {jnp.shape(mask)} and dtype {jnp.result_type(mask)}: expected "
-            f"booleans of shape {jnp.shape(token_ids)}, like token_ids"
-        )
-    if jax.dtypes.canonicalize_dtype(np.dtype(jnp.dtype(config.dtype))) != jnp.dtype(config.dtype):
-        raise ValueError(f"dtype {config.dtype} needs jax_enable_x64: enable it or use float32")

@@ -11,6 +11,8 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Key
 
+from fishjax.compilation import compiler_options
+
 from .checkpoint import LanguageModel
 from .decoder import Cache, decoder_extend_fn, empty_cache
 
@@ -141,10 +143,11 @@ def generate(
 @functools.lru_cache(maxsize=8)
 def _programs(config: Any, mesh: Mesh | None) -> Callable[..., tuple[Array, Cache]]:
     """The compiled extension of a cache, which is updated in place."""
+    extend, options = decoder_extend_fn(config), compiler_options()
     if mesh is None:
-        return jax.jit(decoder_extend_fn(config), donate_argnums=3)
+        return jax.jit(extend, donate_argnums=3, compiler_options=options)
     out = NamedSharding(mesh, P("data")), _cache_sharding(config.num_kv_heads, mesh)
-    return jax.jit(decoder_extend_fn(config), donate_argnums=3, out_shardings=out)
+    return jax.jit(extend, donate_argnums=3, out_shardings=out, compiler_options=options)
 
 
 def _filled(count: int, mesh: Mesh | None) -> np.ndarray:

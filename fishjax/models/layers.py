@@ -144,9 +144,8 @@ class Attention(nnx.Module):
         scores = Scores(self.config.query_scale, self.config.score_cap)
         if context.past is None:
             past = None
-            mixed = attend(
-                query, key, value, window=context.window, mask=context.mask, scores=scores
-            )
+            kept = {"window": context.window, "mask": context.mask, "tree": context.tree}
+            mixed = attend(query, key, value, **kept, scores=scores)
         else:
             past = tuple(
                 jax.lax.dynamic_update_slice_in_dim(old, new.astype(old.dtype), context.start, 1)

@@ -6,19 +6,24 @@ wastes least are merged, until there are at most `MAX_SHAPES` and one more merge
 waste over `ACCEPTED_WASTE`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from .encoding import EncodedAnswer, EncodedQuestion
 from .questions import TaskError
+from .shared_prompts import pad_shared, shared_shape, sharing_pays
 
 __all__ = ["BatchPlan", "plan_batches"]
 
 MAX_SHAPES = 8
 ACCEPTED_WASTE = 0.15
 CELL_STEPS = 16  # cells per doubling of T: at most 6 % waste before any merge
+
+
+_ShapeOf = Callable[[EncodedQuestion], tuple[int, int, int]]
+_Pad = Callable[..., tuple[dict[str, np.ndarray], np.ndarray]]
 
 
 class BatchPlan(NamedTuple):
@@ -28,7 +33,9 @@ class BatchPlan(NamedTuple):
       indices: `[Q]` index of each question in the encoded list, -1 for a dummy.
       groups: `token_ids` [Q, K, T] int32, what the model reads, padded with 0 on the right;
         `positions` [Q, K, A] int32, the positions whose next token is a target; `targets` [Q, K, A]
-        int32; `target_mask` [Q, K, A] float32, 1 for a target and 0 for padding.
+        int32; `target_mask` [Q, K, A] float32, 1 for a target and 0 for padding. Where answers
+        share their prompt, `token_ids` is [Q, T] and `branches` [Q, T] int32 says which tokens are
+        the prompt (0), answer k (k + 1) or padding (-1).
       mask: `[Q, K]` bool, true for an answer and false for padding.
     """
 
@@ -38,19 +45,26 @@ class BatchPlan(NamedTuple):
 
 
 def plan_batches(
-    encoded: Sequence[EncodedQuestion], *, batch_tokens: int, multiple: int = 1
+    encoded: Sequence[EncodedQuestion],
+    *,
+    batch_tokens: int,
+    multiple: int = 1,
+    share_prompts: bool = False,
 ) -> list[BatchPlan]:
     """Groups questions of similar shape; depends on nothing but its arguments.
 
     A shape's number of questions Q is the largest with Q K T <= `batch_tokens` (at least 1),
     lowered so that its batches are evenly full, then raised to a multiple of `multiple`; the last
     ones may hold dummy questions.
-    Larger shapes come first, questions keep their order within a shape.
+    Larger shapes come first, questions keep their order within a shape; questions whose answers
+    share a prompt come before the others.
 
     Args:
       encoded: questions, in file order.
       batch_tokens: read tokens of one batch, padding included.
       multiple: devices that share a batch.
+      share_prompts: whether a question whose prompt is worth it becomes one row with its answers
+        as branches; for a model that takes `branches`.
 
     Returns:
       Batches in which every question occurs once.
@@ -60,21 +74,33 @@ def plan_batches(
     """
     if isinstance(batch_tokens, bool) or not isinstance(batch_tokens, int) or batch_tokens < 1:
         raise TaskError(f"batch_tokens is {batch_tokens!r}: expected a positive integer")
-    if not encoded:
-        return []
-    shapes = np.array([_shape(question) for question in encoded])
+    shared = np.array([share_prompts and sharing_pays(question) for question in encoded], bool)
+    families: list[tuple[np.ndarray, _ShapeOf, _Pad]] = [
+        (np.flatnonzero(shared), shared_shape, pad_shared),
+        (np.flatnonzero(~shared), _shape, _pad),
+    ]
     batches = []
-    for members in _merged_cells(shapes):
-        num_answers, length, num_targets = (int(size) for size in shapes[members].max(axis=0))
-        most = max(1, batch_tokens // (num_answers * length))
-        num_batches = -(-len(members) // most)
-        size = -(-len(members) // num_batches)
-        size = -(-size // multiple) * multiple
-        for start in range(0, len(members), size):
-            indices = np.full(size, -1)
-            chosen = members[start : start + size]
-            indices[: len(chosen)] = chosen
-            batches.append(_pad(encoded, indices, (num_answers, length, num_targets)))
+    for members, shape_of, pad in families:
+        shapes = np.array([shape_of(encoded[i]) for i in members]).reshape(-1, 3)
+        for cell in _merged_cells(shapes) if len(members) else ():
+            shape = tuple(int(size) for size in shapes[cell].max(axis=0))
+            most = max(1, batch_tokens // (shape[0] * shape[1]))
+            for indices in _split(members[cell], most, multiple):
+                batches.append(BatchPlan(indices, *pad(encoded, indices, shape)))
+    return batches
+
+
+def _split(members: np.ndarray, most: int, multiple: int) -> list[np.ndarray]:
+    """Evenly full batches of at most `most` questions, raised to a multiple, -1 for dummies."""
+    num_batches = -(-len(members) // most)
+    size = -(-len(members) // num_batches)
+    size = -(-size // multiple) * multiple
+    batches = []
+    for start in range(0, len(members), size):
+        indices = np.full(size, -1)
+        chosen = members[start : start + size]
+        indices[: len(chosen)] = chosen
+        batches.append(indices)
     return batches
 
 
@@ -120,7 +146,7 @@ def _cost(sizes: np.ndarray, counts: np.ndarray | int) -> np.ndarray:
 
 def _pad(
     encoded: Sequence[EncodedQuestion], indices: np.ndarray, shape: tuple[int, int, int]
-) -> BatchPlan:
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
     num_answers, length, num_targets = shape
     rows = (len(indices), num_answers)
     groups = {
@@ -134,7 +160,7 @@ def _pad(
         for column, answer in enumerate(encoded[index].answers if index >= 0 else ()):
             _write(groups, (row, column), answer)
             mask[row, column] = True
-    return BatchPlan(indices, groups, mask)
+    return groups, mask
 
 
 def _write(groups: dict[str, np.ndarray], cell: tuple[int, int], answer: EncodedAnswer) -> None:

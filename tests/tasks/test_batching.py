@@ -70,6 +70,67 @@ def test_plans_hold_every_answer_once_and_nothing_else(encoded, batch_tokens):
     assert len(shapes) <= 8
 
 
+@st.composite
+def prompted_lists(draw):
+    """Questions whose answers have one prompt, as encoding makes them."""
+    questions = []
+    for number in range(draw(st.integers(1, 12))):
+        prompt = tuple(range(100, 100 + draw(st.integers(1, 30))))
+        counts = draw(st.lists(st.integers(1, 10), min_size=1, max_size=5))
+        answers = tuple(
+            EncodedAnswer((*prompt, *range(200 + 20 * k, 200 + 20 * k + n)), n, False)
+            for k, n in enumerate(counts)
+        )
+        questions.append(EncodedQuestion(f"q{number}", answers, "0" * 16))
+    return questions
+
+
+def unpad_shared(plan, row, column):
+    """Reads one answer of a shared row back: its sequence is the prompt and its branch."""
+    groups = plan.groups
+    count = int(groups["target_mask"][row, column].sum())
+    seen = np.isin(groups["branches"][row], (0, column + 1))
+    tokens = groups["token_ids"][row][seen]
+    positions = groups["positions"][row, column][:count]
+    targets = groups["targets"][row, column][:count]
+    assert np.flatnonzero(seen)[-count:].tolist() == positions.tolist()
+    assert groups["token_ids"][row][positions[1:]].tolist() == targets[:-1].tolist()
+    return (*tokens.tolist(), int(targets[-1])), count
+
+
+@hypothesis.settings(max_examples=60)
+@hypothesis.given(encoded=prompted_lists(), batch_tokens=st.integers(1, 3000))
+def test_shared_plans_hold_every_answer_once_and_nothing_else(encoded, batch_tokens):
+    plans = plan_batches(encoded, batch_tokens=batch_tokens, share_prompts=True)
+    seen = [int(i) for plan in plans for i in plan.indices if i >= 0]
+    assert sorted(seen) == list(range(len(encoded)))
+    for plan in plans:
+        shared = "branches" in plan.groups
+        for row, index in enumerate(plan.indices):
+            answers = encoded[index].answers if index >= 0 else ()
+            assert plan.mask[row].sum() == len(answers)
+            for column, answer in enumerate(answers):
+                read = (unpad_shared if shared else unpad)(plan, row, column)
+                assert read == (answer.token_ids, answer.num_targets)
+            assert not plan.groups["target_mask"][row, len(answers) :].any()
+
+
+def test_prompts_are_shared_where_they_are_long_and_the_same():
+    def question(prompts, count):
+        answers = tuple(EncodedAnswer((*p, *range(count)), count, False) for p in prompts)
+        return EncodedQuestion("q", answers, "0" * 16)
+
+    long, short, other = tuple(range(30)), (1,), tuple(range(1, 31))
+    cases = {
+        True: [question([long] * 3, 2)],
+        False: [question([short] * 3, 20), question([long], 2), question([long, other], 2)],
+    }
+    for shared, questions in cases.items():
+        for one in questions:
+            (plan,) = plan_batches([one], batch_tokens=999, share_prompts=True)
+            assert ("branches" in plan.groups) == shared
+
+
 @hypothesis.settings(max_examples=20)
 @hypothesis.given(encoded=encoded_lists())
 def test_plans_are_deterministic(encoded):
