@@ -142,7 +142,7 @@ def perform(run: Run, data: pathlib.Path, runs: pathlib.Path) -> dict[str, Any]:
         + (f" --limit {run.limit}" if run.limit else ""),
         "wall_seconds": round(seconds, 1),
         "cpu_seconds": round(spent, 1),
-        "printed": done.stdout.replace(str(runs), "$RUNS").replace(str(data), "$DATA"),
+        "printed": done.stdout.replace(str(runs), "$RUNS").replace(str(data), "$DATA").splitlines(),
         **real_data_tables.facts(runs / run.name),
     }
 
@@ -151,7 +151,7 @@ def keep(run: Run, found: dict[str, Any], runs: pathlib.Path, out: pathlib.Path)
     """Copies what is committed."""
     folder = out / run.name
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "command.json").write_text(json.dumps(found, indent=2) + "\n")
+    (folder / "command.json").write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n")
     metrics = runs / run.name / "metrics.json"
     if metrics.exists():
         shutil.copy(metrics, folder)

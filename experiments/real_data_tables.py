@@ -3,6 +3,7 @@
 import collections
 import json
 import pathlib
+import statistics
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -23,11 +24,13 @@ def facts(directory: pathlib.Path) -> dict[str, Any]:
     """What only the rows of a run know, where there is a choice.
 
     `chance` is the accuracy of guessing; `favourite` the share of the answer chosen most often,
-    by its place among the choices.
+    by its place among the choices. Of training: the mean loss of the first and last ten steps.
     """
-    path = directory / "rows.jsonl"
-    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    rows = [row for row in rows if len(row.get("labels", ())) > 1 and row["status"] == "ok"]
+    losses = [row["loss"] for row in _lines(directory / "losses.jsonl")]
+    if losses:
+        return {"losses": [statistics.fmean(losses[:10]), statistics.fmean(losses[-10:])]}
+    rows = [row for row in _lines(directory / "rows.jsonl") if len(row.get("labels", ())) > 1]
+    rows = [row for row in rows if row["status"] == "ok"]
     if not rows:
         return {}
     places = collections.Counter(row["chosen"] for row in rows)
@@ -45,6 +48,10 @@ def write(readme: pathlib.Path, results: pathlib.Path, names: Iterable[str]) -> 
     _, after = rest.split(END)
     parts = [_choices(kept), _answers(kept), _others(kept)]
     readme.write_text(before + "\n\n".join([BEGIN, *filter(None, parts), END]) + after)
+
+
+def _lines(path: pathlib.Path) -> list[Kept]:
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def _kept(folder: pathlib.Path) -> Kept | None:
@@ -93,13 +100,16 @@ def _others(kept: dict[str, Kept]) -> str:
 
 
 def _said(one: Kept) -> str:
-    """The line that says most: the longest with a number, without tables and next steps."""
-    lines = [line.strip() for line in one["printed"].splitlines()]
+    """The printed line that says most, without tables and next steps."""
+    if "losses" in one:
+        first, last = one["losses"]
+        return f"loss {first:.3f} in the first ten steps, {last:.3f} in the last ten"
+    lines = [line.strip() for line in one["printed"]]
     ends = ("│", "┃", "└", "┏", "┡", "┌")
     plain = [x for x in lines if x and not x.startswith(ends) and not x.endswith(ends)]
-    wanted = ("perplexity", "exact match", "loss", "trace", "hot spots", "parameters,")
+    wanted = ("perplexity", "exact match", "trace", "hot spots", "fallbacks")
     found = [line for line in plain if any(word in line for word in wanted)]
-    return (found or plain)[0][:160]
+    return next(iter(found or plain), "")[:160]
 
 
 def _areas(metrics: Kept, names: Sequence[str]) -> list[str]:
