@@ -4,6 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PEERS := $(VENV)/.bench-peers
+SHARED ?= ../shared/data
 # PyTorch without CUDA; where the page cannot be reached, pip takes what the index has.
 TORCH_WHEELS ?= https://download.pytorch.org/whl/cpu/torch/
 # 3.11 is pinned to the oldest JAX we support, everything newer to the newest.
@@ -49,6 +50,9 @@ $(PEERS): $(STAMP) constraints/bench-peers.txt
 
 bench-peers: $(PEERS)
 	$(BIN)/python -m experiments.bench.peers --out experiments/bench/results
+	$(BIN)/python -m experiments.bench.throughput --out experiments/bench/results
+	$(BIN)/python -m experiments.bench.throughput --task commonsenseqa --questions 48 \
+	  --data $(SHARED)/commonsenseqa/dev_rand_split.jsonl --out experiments/bench/results
 
 notebooks: install
 	$(BIN)/python -m experiments.run_notebooks notebooks

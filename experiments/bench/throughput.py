@@ -12,7 +12,7 @@ least 5 times the questions per second of the loop, and at most 3.5 times the li
 
 Command: `make bench-peers`, or `python -m experiments.bench.throughput --out
 experiments/bench/results` (`--model`, `--task`, `--data`: stories3M_q80 and TruthfulQA in
-`../shared/data` unless told). Some 5 minutes on 2 quiet cores.
+`../shared/data` unless told). Some 3 minutes on 2 quiet cores.
 """
 
 import argparse
@@ -44,22 +44,24 @@ from fishjax.tasks import (
 from fishjax.trees import flatten_with_paths
 
 SHARED = pathlib.Path(os.environ.get("FISHJAX_SHARED", "../shared")) / "data"
-QUESTIONS, BATCH_TOKENS, ROUNDS = 24, 8192, 5
+QUESTIONS, BATCH_TOKENS, ROUNDS = 12, 8192, 3
 TOLERANCE = 0.01  # of a logarithm: 1 % of a squared norm, in float32
 
 
-def prepared(model: str, task: str, data: str) -> tuple[LanguageModel, list[EncodedQuestion]]:
+def prepared(
+    model: str, task: str, data: str, count: int
+) -> tuple[LanguageModel, list[EncodedQuestion]]:
     """The model, and questions spread evenly over the file."""
     found = load(pathlib.Path(model), remat=True)
     questions = load_task(task, pathlib.Path(data)).questions
-    questions = questions[:: max(1, len(questions) // QUESTIONS)][:QUESTIONS]
+    questions = questions[:: max(1, len(questions) // count)][:count]
     context = found.config.context_length
     return found, encode_questions(questions, found.tokenizer, context, found.adds_bos)
 
 
-def ours(model: str, task: str, data: str, share: bool) -> tuple[Any, dict[str, Any]]:
+def ours(share: bool, **source: Any) -> tuple[Any, dict[str, Any]]:
     """The scoring program, for `turns.Worker`."""
-    found, encoded = prepared(model, task, data)
+    found, encoded = prepared(**source)
     batches = plan_batches(encoded, batch_tokens=BATCH_TOKENS, share_prompts=share)
     programs = Programs(build_step(found.apply_fn), found.params)
 
@@ -82,9 +84,9 @@ def ours(model: str, task: str, data: str, share: bool) -> tuple[Any, dict[str, 
     }
 
 
-def likelihoods(model: str, task: str, data: str) -> tuple[Any, dict[str, Any]]:
+def likelihoods(**source: Any) -> tuple[Any, dict[str, Any]]:
     """The forward pass alone, over un-shared prompts."""
-    found, encoded = prepared(model, task, data)
+    found, encoded = prepared(**source)
     batches = plan_batches(encoded, batch_tokens=BATCH_TOKENS)
     values = jax.jit(answer_log_likelihoods(found.apply_fn), compiler_options=compiler_options())
 
@@ -98,9 +100,9 @@ def likelihoods(model: str, task: str, data: str) -> tuple[Any, dict[str, Any]]:
     return run, {}
 
 
-def export(model: str, task: str, data: str, folder: pathlib.Path) -> None:
+def export(folder: pathlib.Path, **source: Any) -> None:
     """Weights and questions for `torch_llama.program`."""
-    found, encoded = prepared(model, task, data)
+    found, encoded = prepared(**source)
     paths, leaves, _ = flatten_with_paths(found.params)
     config = found.config
     cos, sin = config.rotary_of(local=False).tables(config.head_width, config.context_length)
@@ -120,11 +122,11 @@ def export(model: str, task: str, data: str, folder: pathlib.Path) -> None:
     (folder / "questions.json").write_text(json.dumps({"shape": shape, "questions": questions}))
 
 
-def measure(source: dict[str, str], rounds: int) -> dict[str, Any]:
+def measure(source: dict[str, Any], rounds: int) -> dict[str, Any]:
     """Sets all programs up one after another, then gives each `rounds` turns."""
     here = "experiments.bench.throughput"
     with tempfile.TemporaryDirectory() as folder:
-        export(**source, folder=pathlib.Path(folder))
+        export(pathlib.Path(folder), **source)
         workers = {
             "ours": turns.Worker(f"{here}:ours", source | {"share": True}),
             "ours, prompts apart": turns.Worker(f"{here}:ours", source | {"share": False}),
@@ -161,11 +163,12 @@ def main() -> None:
     parser.add_argument("--model", default=str(SHARED / "models" / "stories3M_q80"))
     parser.add_argument("--task", default="truthfulqa_mc1", help="(%(default)s)")
     parser.add_argument("--data", default=str(SHARED / "truthfulqa" / "mc_task.json"))
+    parser.add_argument("--questions", type=int, default=QUESTIONS, help="(%(default)s)")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="(%(default)s)")
     parser.add_argument("--out", type=pathlib.Path, help="folder for throughput_<task>.json")
     args = parser.parse_args()
     begun = time.perf_counter()
-    source = {"model": args.model, "task": args.task, "data": args.data}
+    source = {"model": args.model, "task": args.task, "data": args.data, "count": args.questions}
     for path in (args.model, args.data):
         if not pathlib.Path(path).exists():
             sys.exit(f"error: no {path}: give --model, --task and --data, or set FISHJAX_SHARED")

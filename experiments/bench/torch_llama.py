@@ -87,5 +87,6 @@ def _epistemic(values: Tensor, gradients: Tensor) -> list[float]:
     """Log squared norms of the gradients of the answers' probabilities."""
     gram = (gradients @ gradients.T).double()
     p = values.double().softmax(0)
-    centred = torch.eye(len(p), dtype=p.dtype) - p
+    centred = -p.repeat(len(p), 1).fill_diagonal_(0)
+    centred -= centred.sum(1).diag()  # 1 - p_k as the sum of the others: p_k can be 1 - 1e-16
     return (2 * p.log() + ((centred @ gram) * centred).sum(1).log()).tolist()
