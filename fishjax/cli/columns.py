@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fishjax import io
-from fishjax.scores import DIRECTIONS, LOGARITHMIC
+from fishjax.scores import COMPARING, DIRECTIONS, LOGARITHMIC
 
 __all__ = ["Columns", "read_columns"]
 
@@ -30,7 +30,8 @@ class Columns(NamedTuple):
       labels: `[n, K]`, zero where an answer does not exist.
       true_log_probability: `[n]` nats, of all true answers together; `-inf` if there is none.
       scores: name to `[n]`, the chosen answer's; logarithms where the registry says so, NaN
-        where undefined.
+        where undefined. Without those that compare answers where no question has two, as in
+        generated answers and text.
       shares: parameter path to `[m]` or `[m, L]`, of the m questions that have them.
     """
 
@@ -48,6 +49,12 @@ class Columns(NamedTuple):
     scores: dict[str, np.ndarray]
     shares: dict[str, np.ndarray]
 
+    @property
+    def pair(self) -> tuple[str, str]:
+        """Names of the epistemic and the aleatoric score: of the choice, or of the sequence."""
+        prefix = "" if "epistemic" in self.scores else "sequence_"
+        return f"{prefix}epistemic", f"{prefix}aleatoric"
+
 
 def read_columns(directory: pathlib.Path, num_questions: int) -> Columns:
     """Reads a finished run's rows.
@@ -62,8 +69,10 @@ def read_columns(directory: pathlib.Path, num_questions: int) -> Columns:
     def column(read: Callable[[Mapping[str, Any]], Any]) -> list[Any]:
         return [_checked(read, row, place) for row, place in kept]
 
-    names = [n for n in DIRECTIONS if kept and n in kept[0][0].get("scores", {})]
     log_p, labels = column(_log_probabilities), column(_labels)
+    alone = all(p.size == 1 for p in log_p)
+    names = [n for n in DIRECTIONS if kept and n in kept[0][0].get("scores", {})]
+    names = [n for n in names if not (alone and n in COMPARING)]
     chosen = column(lambda row: _index(row["chosen"], len(row["answers"])))
     return Columns(
         num_questions=len(placed),

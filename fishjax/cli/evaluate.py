@@ -163,8 +163,7 @@ def _uncertainty(
     del metrics
     none = np.empty(0)
     return plots.uncertainty_plot(
-        columns.scores.get("epistemic", none),
-        columns.scores.get("aleatoric", none),
+        *(columns.scores.get(name, none) for name in columns.pair),
         columns.correct,
         title=title,
     )

@@ -110,7 +110,7 @@ def _supervised(columns: Columns, seed: int) -> np.ndarray | None:
     """Out-of-fold logits of a logistic regression on log epistemic and log aleatoric."""
     if columns.correct.size == 0:
         return None
-    features = np.stack([columns.scores["epistemic"], columns.scores["aleatoric"]], axis=1)
+    features = np.stack([columns.scores[name] for name in columns.pair], axis=1)
     return metrics.cross_validated_logits(
         np.maximum(features, LOG_FLOOR),
         columns.correct,

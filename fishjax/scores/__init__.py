@@ -21,6 +21,7 @@ from fishjax.scores.lexical import lexical_similarity, rouge_l
 from fishjax.scores.log_space import log1mexp, log_probabilities, masked_logsumexp
 from fishjax.scores.meanings import Meanings, both_ways, judge, same_text
 from fishjax.scores.registry import (
+    COMPARING,
     DIRECTIONS,
     GENERATION_SCORES,
     LOGARITHMIC,
@@ -56,6 +57,7 @@ from fishjax.scores.uncertainty import (
 
 __all__ = [
     "ASKED_SCORES",
+    "COMPARING",
     "CONFIDENCE_WORDS",
     "DIRECTIONS",
     "GENERATION_SCORES",

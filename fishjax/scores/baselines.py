@@ -99,11 +99,19 @@ def fisher_trace(answers: Answers) -> Float[Array, "Q K"]:
 _UP, _DOWN = Direction.UNCERTAIN, Direction.CONFIDENT
 
 BASELINE_SCORES: tuple[Score, ...] = (
-    Score("maximum_probability", maximum_probability, _DOWN, 0.0, 1.0, "probability", True, False),
-    Score("margin", margin, _DOWN, -1.0, 1.0, "probability", False),
-    Score("choice_entropy", choice_entropy, _UP, 0.0, math.inf, "nats", False, False),
+    Score(
+        "maximum_probability",
+        maximum_probability, _DOWN, 0.0, 1.0, "probability", True, False, compares=True,
+    ),
+    Score("margin", margin, _DOWN, -1.0, 1.0, "probability", False, compares=True),
+    Score(
+        "choice_entropy", choice_entropy, _UP, 0.0, math.inf, "nats", False, False, compares=True,
+    ),
     Score("perplexity", perplexity, _UP, 1.0, math.inf, "tokens", True),
     Score("mean_token_entropy", mean_token_entropy, _UP, 0.0, math.inf, "nats", False),
-    Score("exgrad", exgrad, _UP, 0.0, math.inf, "probability/weight", True, False),
-    Score("fisher_trace", fisher_trace, _UP, 0.0, math.inf, "nats²/weight²", True, False),
-)
+    Score("exgrad", exgrad, _UP, 0.0, math.inf, "probability/weight", True, False, compares=True),
+    Score(
+        "fisher_trace",
+        fisher_trace, _UP, 0.0, math.inf, "nats²/weight²", True, False, compares=True,
+    ),
+)  # fmt: skip

@@ -158,10 +158,10 @@ _P2, _NATS2, _PROBABILITY2 = "probability²/weight²", "nats²/weight²", "proba
 _UP = Direction.UNCERTAIN
 
 GRADIENT_SCORES: tuple[Score, ...] = (
-    Score("epistemic", epistemic, _UP, 0.0, math.inf, _P2, True),
-    Score("aleatoric", aleatoric, _UP, 0.0, 0.25, _PROBABILITY2, True),
-    Score("scale_free", scale_free, _UP, 0.0, math.inf, _NATS2, True),
-    Score("combined", combined, _UP, 0.0, math.inf, _PROBABILITY2, True),
+    Score("epistemic", epistemic, _UP, 0.0, math.inf, _P2, True, compares=True),
+    Score("aleatoric", aleatoric, _UP, 0.0, 0.25, _PROBABILITY2, True, compares=True),
+    Score("scale_free", scale_free, _UP, 0.0, math.inf, _NATS2, True, compares=True),
+    Score("combined", combined, _UP, 0.0, math.inf, _PROBABILITY2, True, compares=True),
     Score("sequence_epistemic", sequence_epistemic, _UP, 0.0, math.inf, _P2, True),
     Score("sequence_aleatoric", sequence_aleatoric, _UP, 0.0, 0.25, _PROBABILITY2, True),
     Score("sequence_scale_free", sequence_scale_free, _UP, 0.0, math.inf, _NATS2, True),
@@ -179,14 +179,14 @@ GRADIENT_SCORES: tuple[Score, ...] = (
     ),
     Score(
         "normalised_choice_epistemic",
-        normalised_choice_epistemic, _UP, 0.0, math.inf, _P2, True,
+        normalised_choice_epistemic, _UP, 0.0, math.inf, _P2, True, compares=True,
     ),
     Score(
         "normalised_choice_aleatoric",
-        normalised_choice_aleatoric, _UP, 0.0, 0.25, _PROBABILITY2, True,
+        normalised_choice_aleatoric, _UP, 0.0, 0.25, _PROBABILITY2, True, compares=True,
     ),
     Score(
         "normalised_choice_scale_free",
-        normalised_choice_scale_free, _UP, 0.0, math.inf, _NATS2, True,
+        normalised_choice_scale_free, _UP, 0.0, math.inf, _NATS2, True, compares=True,
     ),
 )  # fmt: skip

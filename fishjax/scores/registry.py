@@ -17,6 +17,7 @@ from fishjax.scores.sequence_likelihood import SEQUENCE_SCORES
 from fishjax.scores.tokens import TOKEN_SCORES
 
 __all__ = [
+    "COMPARING",
     "DIRECTIONS",
     "GENERATION_SCORES",
     "LOGARITHMIC",
@@ -42,6 +43,9 @@ LOGARITHMIC: frozenset[str] = frozenset(
     [score.name for score in SCORES if score.logarithmic] + [score.name for score in TOKEN_SCORES]
 )
 """Names of the scores whose functions return natural logarithms."""
+
+COMPARING: frozenset[str] = frozenset(score.name for score in SCORES if score.compares)
+"""Names of the scores that say nothing of a question with one answer, such as a generated one."""
 
 
 def evaluate_scores(answers: Answers) -> dict[str, Float[Array, "Q K"]]:

@@ -34,6 +34,8 @@ class Score:
       logarithmic: whether `function` returns the logarithm (a monotone map, so any ranking
         is the same).
       per_answer: False for a quantity of the whole question.
+      compares: whether it weighs a question's answers against each other, so that it is constant
+        or undefined where there is one answer only.
     """
 
     name: str
@@ -44,6 +46,7 @@ class Score:
     unit: str
     logarithmic: bool
     per_answer: bool = True
+    compares: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,7 +13,7 @@ import tokenizers
 
 from fishjax import io, models, runs
 from fishjax.cli import errors, main
-from fishjax.scores import GENERATION_SCORES
+from fishjax.scores import COMPARING, GENERATION_SCORES
 from tests.models import hub
 
 QUESTIONS = [
@@ -80,6 +80,9 @@ def test_generated_answers_are_scored(talker, answered, tmp_path, capsys):
         assert row["scores"]["p_true"] == pytest.approx(source["p_true"], rel=1e-6)
         assert row["scores"]["log_sequence_epistemic"] is not None
     assert "semantic_entropy" in capsys.readouterr().out
+    told = json.loads((out / "metrics.json").read_text())["scores"]
+    assert "sequence_epistemic" in told
+    assert not COMPARING & told.keys()
     frame = io.open_frame(out)
     assert list(frame.index) == list(range(len(QUESTIONS)))
     assert "scores.semantic_entropy" in frame.columns

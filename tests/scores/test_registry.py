@@ -51,3 +51,20 @@ def test_every_value_is_within_its_range():
             high = math.log(high)
         assert (value >= low - 1e-6).all(), score.name
         assert (value <= high + 1e-6).all(), score.name
+
+
+def test_scores_that_compare_answers_say_nothing_of_a_single_one():
+    rng = np.random.default_rng(1)
+    answers = scores.Answers(
+        log_likelihoods=jnp.asarray(-rng.exponential(5.0, size=(50, 1)), jnp.float32),
+        gram=jnp.asarray(rng.exponential(5.0, size=(50, 1, 1)), jnp.float32),
+        mask=jnp.ones((50, 1), bool),
+        num_tokens=jnp.asarray(rng.integers(1, 9, size=(50, 1))),
+        token_entropies=jnp.asarray(rng.random((50, 1)), jnp.float32),
+    )
+    silent = {
+        name
+        for name, values in scores.evaluate_scores(answers).items()
+        if len(np.unique(np.asarray(values), equal_nan=True)) == 1
+    }
+    assert silent == scores.COMPARING
