@@ -51,7 +51,7 @@ class _Loop(asyncio.SelectorEventLoop):
     def close(self) -> None:
         left = set() if self.is_closed() else asyncio.all_tasks(self)
         if left:
-            self.run_until_complete(asyncio.wait(left))
+            self.run_until_complete(asyncio.wait(left, timeout=_SECONDS))
         super().close()
 
 
