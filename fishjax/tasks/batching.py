@@ -13,7 +13,7 @@ import numpy as np
 
 from .encoding import EncodedAnswer, EncodedQuestion
 from .questions import TaskError
-from .shared_prompts import pad_shared, shared_shape, sharing_pays
+from .shared_prompts import no_targets, pad_shared, shared_shape, sharing_pays
 
 __all__ = ["BatchPlan", "plan_batches"]
 
@@ -151,9 +151,7 @@ def _pad(
     rows = (len(indices), num_answers)
     groups = {
         "token_ids": np.zeros((*rows, length), np.int32),
-        "positions": np.zeros((*rows, num_targets), np.int32),
-        "targets": np.zeros((*rows, num_targets), np.int32),
-        "target_mask": np.zeros((*rows, num_targets), np.float32),
+        **no_targets((*rows, num_targets)),
     }
     mask = np.zeros(rows, bool)
     for row, index in enumerate(indices):

@@ -6,7 +6,7 @@ import numpy as np
 
 from .encoding import EncodedQuestion
 
-__all__ = ["pad_shared", "shared_shape", "sharing_pays"]
+__all__ = ["no_targets", "pad_shared", "shared_shape", "sharing_pays"]
 
 PADDING = -1  # a branch that nothing else sees
 
@@ -35,6 +35,15 @@ def shared_shape(question: EncodedQuestion) -> tuple[int, int, int]:
     return len(counts), prompt + sum(counts) - len(counts), max(counts)
 
 
+def no_targets(shape: tuple[int, int, int]) -> dict[str, np.ndarray]:
+    """What a `BatchPlan` says of its answers' tokens, `[Q, K, A]`, before any is written."""
+    return {
+        "positions": np.zeros(shape, np.int32),
+        "targets": np.zeros(shape, np.int32),
+        "target_mask": np.zeros(shape, np.float32),
+    }
+
+
 def pad_shared(
     encoded: Sequence[EncodedQuestion], indices: np.ndarray, shape: tuple[int, int, int]
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
@@ -44,9 +53,7 @@ def pad_shared(
     groups = {
         "token_ids": np.zeros((len(indices), length), np.int32),
         "branches": np.full((len(indices), length), PADDING, np.int32),
-        "positions": np.zeros((*rows, num_targets), np.int32),
-        "targets": np.zeros((*rows, num_targets), np.int32),
-        "target_mask": np.zeros((*rows, num_targets), np.float32),
+        **no_targets((*rows, num_targets)),
     }
     mask = np.zeros(rows, bool)
     for row, index in enumerate(indices):

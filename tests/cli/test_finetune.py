@@ -1,58 +1,31 @@
 """`fishjax finetune`: loss falls, kills change nothing, adapters and checkpoints read back."""
 
 import json
-import random
 
 import jax
 import numpy as np
 import pytest
-import tokenizers
 
 from fishjax import models
 from fishjax.cli import main
 from fishjax.io.checkpoints import load_tree
-from fishjax.models import huggingface
 from fishjax.models.finetune import Tuning, batch_rows
 from tests.failing_disk import FailingDisk
 
-from .conftest import NOUNS, VERBS
+from .stages import write_corpus, write_hub_model
 
 TOKENS = np.array([[1, 5, 7, 2]])
 
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
-    rng = random.Random(0)
-    documents = [
-        " ".join(f"{noun} {rng.choice(VERBS)}" for noun in rng.choices(NOUNS, k=rng.randint(2, 4)))
-        for _ in range(20)
-    ]
-    path = tmp_path_factory.mktemp("corpus") / "corpus.txt"
-    path.write_text("\n<|endoftext|>\n".join(documents))
-    return path
+    return write_corpus(tmp_path_factory.mktemp("corpus") / "corpus.txt", 20)
 
 
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory):
     """A tiny Llama as a Hugging Face directory, with a tokenizer of words."""
-    folder = tmp_path_factory.mktemp("hub") / "tiny-llama"
-    folder.mkdir()
-    values = dict(
-        model_type="llama", vocab_size=12, hidden_size=8, intermediate_size=12, num_hidden_layers=2,
-        num_attention_heads=2, num_key_value_heads=1, max_position_embeddings=48,
-        bos_token_id=0, eos_token_id=1, tie_word_embeddings=True,
-    )  # fmt: skip
-    (folder / "config.json").write_text(json.dumps(values))
-    config, family = models.config_from_json(values)
-    shapes = jax.eval_shape(lambda key: models.init_params(config, key), jax.random.key(0))
-    rng = np.random.default_rng(0)
-    params = jax.tree.map(lambda s: rng.normal(size=s.shape).astype(np.float32), shapes)
-    huggingface.write_params(folder, params, config, family)
-    words = {word: i for i, word in enumerate(("<s>", "</s>", "<unk>", *NOUNS, *VERBS))}
-    tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
-    tokenizer.save(str(folder / "tokenizer.json"))
-    return folder
+    return write_hub_model(tmp_path_factory.mktemp("hub") / "tiny-llama")
 
 
 def arguments(model, corpus, out, *more, **changes):
