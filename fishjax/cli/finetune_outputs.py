@@ -70,6 +70,7 @@ def write_outputs(
         lines += _write_model(directory / io.MODEL_NAME, tuned, source)
     else:
         lines.append("for a checkpoint with the adapters in its weights: again with --merge")
+        lines.append(_go_on(f"{source} --adapter {directory}"))
     imports = "from fishjax import models; from fishjax.io.checkpoints import load_tree"
     return [*lines, "in Python:", *(f"  {line}" for line in [imports, *python])]
 
@@ -88,8 +89,11 @@ def _write_model(path: pathlib.Path, model: LanguageModel, source: pathlib.Path)
             for file in files:
                 if file.exists():
                     shutil.copy(file, partial)
-    return [
-        f"model: {path}",
-        f"go on with: fishjax score --model {path} --task multiple_choice --data QUESTIONS.jsonl "
-        "--out RUN",
-    ]
+    return [f"model: {path}", _go_on(str(path))]
+
+
+def _go_on(model: str) -> str:
+    return (
+        f"go on with: fishjax score --model {model} --task multiple_choice --data QUESTIONS.jsonl "
+        "--out RUN"
+    )

@@ -9,10 +9,11 @@ import jax
 from jax.sharding import Mesh
 
 from fishjax import io
+from fishjax.cli.adapters import adapter_hash
 from fishjax.cli.environment import run_identity
 from fishjax.cli.errors import InputError
 from fishjax.cli.meshes import mesh_of
-from fishjax.cli.model_input import adapter_hash, model_facts, read_model
+from fishjax.cli.model_input import model_facts, read_model
 from fishjax.cli.prompts import adds_bos, prompted
 from fishjax.models import CheckpointError, LanguageModel, Sampling, TokenizerError
 from fishjax.tasks import OpenQuestion, TaskError, load_open_task

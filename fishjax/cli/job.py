@@ -9,11 +9,12 @@ import numpy as np
 from jax.sharding import Mesh
 
 from fishjax import io
+from fishjax.cli.adapters import adapter_hash
 from fishjax.cli.environment import run_identity
 from fishjax.cli.errors import InputError
 from fishjax.cli.generations import GeneratedAnswers, read_generated
 from fishjax.cli.meshes import data_size, mesh_of
-from fishjax.cli.model_input import adapter_hash, model_facts, read_model
+from fishjax.cli.model_input import model_facts, read_model
 from fishjax.cli.prompts import adds_bos, prompted
 from fishjax.cli.text import TEXT_TASK, text_windows
 from fishjax.models import (
@@ -23,8 +24,6 @@ from fishjax.models import (
 )
 from fishjax.tasks import (
     BatchPlan,
-    EncodedQuestion,
-    Question,
     TaskError,
     encode_questions,
     load_task,
@@ -54,6 +53,7 @@ class Settings(NamedTuple):
     stride: int | None = None
     adapter: pathlib.Path | None = None
     parameters: str | None = None
+    max_characters: int | None = None
 
 
 class Job(NamedTuple):
@@ -102,13 +102,14 @@ def prepare_job(settings: Settings) -> Job:
     except OSError as error:
         raise InputError(f"cannot read {error.filename}: {error.strerror}") from None
     encoded = prepared.encoded
+    facts = question_facts(prepared)
     return Job(
         model=model,
-        facts=question_facts(prepared.questions, encoded, prepared.finite),
+        facts=facts,
         batches=batches,
         order=[[int(i) for i in batch.indices if i >= 0] for batch in batches],
         num_tokens=[sum(len(a.token_ids) - 1 for a in question.answers) for question in encoded],
-        manifest=_manifest(settings, model, batches, prepared),
+        manifest=_manifest(settings, model, batches, prepared, facts),
         mesh=mesh,
         scores=prepared.scores,
     )
@@ -148,7 +149,9 @@ def _from_text(settings: Settings, mesh: Mesh | None) -> tuple[LanguageModel, Ge
     if settings.shots or settings.shots_data or settings.chat:
         raise InputError("--shots and --chat make prompts of questions: plain text has none")
     model = _loaded(settings, mesh)
-    return model, text_windows(settings.data, model, settings.limit, settings.stride)
+    return model, text_windows(
+        settings.data, model, settings.limit, settings.stride, settings.max_characters
+    )
 
 
 def _generated(settings: Settings, mesh: Mesh | None) -> tuple[LanguageModel, GeneratedAnswers]:
@@ -165,19 +168,18 @@ def _generated(settings: Settings, mesh: Mesh | None) -> tuple[LanguageModel, Ge
     )
 
 
-def question_facts(
-    questions: Sequence[Question],
-    encoded: Sequence[EncodedQuestion],
-    finite: Sequence[bool] = (),
-) -> list[io.QuestionFacts]:
+def question_facts(prepared: GeneratedAnswers) -> list[io.QuestionFacts]:
     """What rows say about each question before the model has seen it, in file order.
 
     Characters and bytes are counted as lm-eval does: of the choice without the one space
     that separates it from the prompt.
     """
     facts = []
-    for index, (question, tokens) in enumerate(zip(questions, encoded, strict=True)):
+    for index, (question, tokens) in enumerate(
+        zip(prepared.questions, prepared.encoded, strict=True)
+    ):
         bare = [choice.removeprefix(" ") for choice in question.choices]
+        sizes = prepared.document_bytes
         facts.append(
             io.QuestionFacts(
                 index=index,
@@ -188,7 +190,9 @@ def question_facts(
                 num_characters=tuple(len(choice) for choice in bare),
                 num_bytes=tuple(len(choice.encode()) for choice in bare),
                 num_tokens=tuple(answer.num_targets for answer in tokens.answers),
-                finite=not finite or finite[index],
+                finite=not prepared.finite or prepared.finite[index],
+                metadata=question.metadata,
+                document_bytes=sizes[index] if sizes else None,
             )
         )
     return facts
@@ -199,6 +203,7 @@ def _manifest(
     model: LanguageModel,
     batches: Sequence[BatchPlan],
     prepared: GeneratedAnswers,
+    facts: Sequence[io.QuestionFacts],
 ) -> dict[str, Any]:
     """`settings` decides whether a directory holds the same run; the rest is information.
 
@@ -223,7 +228,9 @@ def _manifest(
             "stride": settings.stride,
             "parameters": settings.parameters,
             "adapter_sha256": adapter_hash(settings.adapter),
+            "max_characters": settings.max_characters,
             "batch_plan_sha256": _plan_hash(batches),
+            "facts_sha256": _facts_hash(facts),
             **run_identity(),
         },
         **model_facts(model),
@@ -241,3 +248,9 @@ def _plan_hash(batches: Sequence[BatchPlan]) -> str:
             digest.update(repr((array.shape, array.dtype.str)).encode())
             digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
+
+
+def _facts_hash(facts: Sequence[io.QuestionFacts]) -> str:
+    """Covers what rows say without the model, so also what of a file becomes metadata."""
+    told = [fact._asdict() | {"metadata": dict(fact.metadata)} for fact in facts]
+    return hashlib.sha256(io.dumps(told).encode()).hexdigest()

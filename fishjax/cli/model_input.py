@@ -1,15 +1,15 @@
 """The model of a run, and what manifests say of it."""
 
-import hashlib
 import pathlib
 from typing import Any
 
 from jax.sharding import Mesh
 
+from fishjax.cli.adapters import find_adapter
 from fishjax.cli.meshes import placement_of
-from fishjax.models import LanguageModel, adapted, load, load_adapter
+from fishjax.models import LanguageModel, load
 
-__all__ = ["adapter_hash", "model_facts", "read_model"]
+__all__ = ["model_facts", "read_model"]
 
 
 def read_model(
@@ -24,22 +24,15 @@ def read_model(
 
     Raises:
       CheckpointError: the checkpoint or the adapter cannot be used.
+      InputError: there is no such adapter, or it is another model's.
+      RowsError: the adapter is damaged.
       TokenizerError: the tokenizer cannot be used.
     """
+    found = None if adapter is None else find_adapter(adapter)
     model = load(path, dtype=dtype, remat=remat, placement=placement_of(mesh))
-    return model if adapter is None else adapted(model, *load_adapter(adapter, model))
+    return model if found is None else found.beside(model)
 
 
 def model_facts(model: LanguageModel) -> dict[str, Any]:
     """For a manifest: the name, and the commit of a model of the Hugging Face hub."""
     return {"model": model.name} | ({} if model.hub is None else {"model_hub": model.hub})
-
-
-def adapter_hash(directory: pathlib.Path | None) -> str | None:
-    """SHA-256, in hex, of an adapter's files."""
-    if directory is None:
-        return None
-    digest = hashlib.sha256()
-    for file in sorted(directory.glob("adapter_*")):
-        digest.update(hashlib.sha256(file.read_bytes()).digest())
-    return digest.hexdigest()

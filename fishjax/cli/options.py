@@ -64,7 +64,7 @@ def model_option(parser: argparse.ArgumentParser, *, required: bool = True) -> N
 
 def adapter_option(parser: argparse.ArgumentParser, more: str = "") -> None:
     """Adapters beside the checkpoint."""
-    parser.add_argument("--adapter", help=f"PEFT directory of LoRA adapters{more}")
+    parser.add_argument("--adapter", help=f"directory of fishjax finetune, or LoRA of PEFT{more}")
 
 
 def corpus_option(parser: argparse.ArgumentParser, *, required: bool = True) -> None:

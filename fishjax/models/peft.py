@@ -53,10 +53,17 @@ def load_adapter(
         pickled file, or a model that is not from a Hugging Face directory.
     """
     directory = pathlib.Path(directory)
-    config, family = _architecture(model)
+    values = huggingface.read_json(directory / _CONFIG)
+    config, family = _architecture(
+        model,
+        f"{directory} is an adapter of PEFT for {_base_of(values)}: load that one from its "
+        "Hugging Face directory",
+    )
     try:
-        settings = read_settings(huggingface.read_json(directory / _CONFIG), _CONFIG)
-        sides = _read_sides(SafetensorFiles(directory, _TENSORS), settings, config, family)
+        settings = read_settings(values, _CONFIG)
+        ending = f"; the adapter was made for {_base_of(values)}, the model is {model.name!r}"
+        files = SafetensorFiles(directory, _TENSORS)
+        sides = _read_sides(files, settings, config, family, ending)
         names = [m.name.format(layer) for m in sides for layer in range(config.num_layers)]
         lora = _lora_of(names, tuple(p for m in sides for p in m.paths), settings)
     except CheckpointError as error:
@@ -92,7 +99,9 @@ def save_adapter(
         no names for its modules.
       ValueError: the adapters are not those that `lora` says for this model.
     """
-    config, family = _architecture(model)
+    config, family = _architecture(
+        model, "store the adapters as a tree (fishjax.io.checkpoints.save_tree)"
+    )
     check_adapters(adapters, dataclasses.replace(config, lora=lora))
     paths, leaves, _ = flatten_with_paths(adapters)
     flat = {path: np.asarray(leaf) for path, leaf in zip(paths, leaves, strict=True)}
@@ -117,57 +126,67 @@ def save_adapter(
         (partial / _CONFIG).write_text(json.dumps(values, indent=1) + "\n")
 
 
-def _architecture(model: LanguageModel) -> tuple[DecoderConfig, Family]:
+def _architecture(model: LanguageModel, advice: str) -> tuple[DecoderConfig, Family]:
     if model.source is None:
         raise CheckpointError(
-            f"{model.name} does not come from a Hugging Face directory: PEFT has no names for its "
-            "modules; store the adapters as a tree (fishjax.io.checkpoints.save_tree)"
+            f"{model.name} does not come from a Hugging Face directory, so PEFT has no names for "
+            f"its modules; {advice}"
         )
     return huggingface.config_from_json(model.source)
 
 
+def _base_of(values: dict[str, Any]) -> str:
+    """The model that an adapter says it was made for."""
+    return repr(values.get("base_model_name_or_path") or "a model that it does not name")
+
+
 def _read_sides(
-    files: SafetensorFiles, settings: PeftSettings, config: DecoderConfig, family: Family
+    files: SafetensorFiles,
+    settings: PeftSettings,
+    config: DecoderConfig,
+    family: Family,
+    ending: str,
 ) -> dict[Module, Sides]:
     """A and B of every layer of the adapted modules, as they are in the file.
 
     Raises:
-      CheckpointError: tensors are missing or unexpected, or have another shape.
+      CheckpointError: tensors are missing or unexpected, or have another shape; with `ending`.
     """
+    modules = adaptable_modules(config, family)
     short = not any(name.startswith(_PREFIX + family.prefix) for name in files)
     found: dict[Module, dict[str, list[str]]] = {}
-    for module in adaptable_modules(config, family):
+    for module in modules:
         stem = module.name.removeprefix(family.prefix) if short else module.name
         names = [stem.format(layer) for layer in range(config.num_layers)]
         if any(settings.takes(name) for name in names):
             found[module] = {m: [f"{_PREFIX}{n}.lora_{m}.weight" for n in names] for m in "AB"}
+    if not found:
+        raise CheckpointError(
+            f"{_CONFIG}: target_modules {settings.targets!r} takes none of the model's linear "
+            f"modules: expected some of {', '.join(m.target for m in modules)}{ending}"
+        )
     wanted = {name for sides in found.values() for names in sides.values() for name in names}
     missing, extra = sorted(wanted - set(files)), sorted(set(files) - wanted)
-    if missing or extra or not found:
+    if missing or extra:
         told = [f"lacks {huggingface.few(missing)}"] * bool(missing)
         told += [f"has {huggingface.few(extra)}"] * bool(extra)
         raise CheckpointError(
-            f"{_TENSORS} {' and '.join(told) or 'is empty'}: expected A and B of every "
-            f"layer of the linear modules that target_modules {settings.targets!r} takes"
+            f"{_TENSORS} {' and '.join(told)}: expected A and B of every layer of the linear "
+            f"modules that target_modules {settings.targets!r} takes{ending}"
         )
     read = {}
     for module, sides in found.items():
         read[module] = tuple([files.read(name) for name in names] for names in sides.values())
         for layer, (a, b) in enumerate(zip(*read[module], strict=True)):
-            _check_shapes(module, module.name.format(layer), a, b, settings)
+            name = module.name.format(layer)
+            rank = settings.rank_of(name)
+            expected = (rank, module.num_inputs), (module.num_outputs, rank)
+            if (a.shape, b.shape) != expected:
+                raise CheckpointError(
+                    f"A and B of {name} have shapes {a.shape} and {b.shape}: expected "
+                    f"{expected[0]} and {expected[1]} by {_CONFIG} and the model{ending}"
+                )
     return read
-
-
-def _check_shapes(
-    module: Module, name: str, a: np.ndarray, b: np.ndarray, settings: PeftSettings
-) -> None:
-    rank = settings.rank_of(name)
-    expected = (rank, module.num_inputs), (module.num_outputs, rank)
-    if (a.shape, b.shape) != expected:
-        raise CheckpointError(
-            f"A and B of {name} have shapes {a.shape} and {b.shape}: expected {expected[0]} and "
-            f"{expected[1]} by {_CONFIG} and the model"
-        )
 
 
 def _lora_of(names: list[str], paths: tuple[str, ...], settings: PeftSettings) -> LoraConfig:

@@ -86,7 +86,9 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(finished, tiny, corpus, tmp_pat
     assert (states / "000000004").exists()  # it stopped before the older state was removed
     capsys.readouterr()
     assert main(command) == 0
-    assert "resuming after" in capsys.readouterr().err
+    printed = " ".join(capsys.readouterr().err.split())
+    assert "resuming after" in printed
+    assert f"go on with: fishjax score --model {tiny.model} --adapter {out}" in printed
     assert (out / "losses.jsonl").read_bytes() == (finished / "losses.jsonl").read_bytes()
     assert [path.name for path in states.iterdir()] == ["000000030"]
     assert_same(load_tree(out / "adapters"), load_tree(finished / "adapters"))

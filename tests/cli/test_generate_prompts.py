@@ -195,7 +195,7 @@ def test_a_mesh_writes_the_same_answers(chatty, data, tmp_path):
         ({"shots_data": "none.jsonl"}, "--shots-data without --shots: say how many"),
         ({"shots": 1, "shots_data": "none.jsonl"}, "none.jsonl"),
         ({"max_tokens": 128}, "the context of model is 128 tokens and a prompt needs some"),
-        ({"adapter": "none"}, "cannot read none/adapter_config.json"),
+        ({"adapter": "none"}, "no adapter at none: expected the directory of a finished"),
         ({"mesh": "rows=2"}, "--mesh rows=2: expected data=N,model=M"),
     ],
 )
