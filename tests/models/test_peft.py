@@ -165,8 +165,8 @@ REFUSED = {
     ),
     "no targets": (
         dict(target_modules=["c_attn"], base_model_name_or_path="org/other"),
-        r"target_modules \('c_attn',\) takes none of .*: expected some of self_attn.q_proj, .*; the "
-        "adapter was made for 'org/other', the model is 'llama'",
+        r"target_modules \('c_attn',\) takes none of .*: expected some of self_attn.q_proj, .*; "
+        "the adapter was made for 'org/other', the model is 'llama'",
     ),
     "excluded": (dict(exclude_modules=["v_proj"]), "has base_model.*v_proj.lora_A.weight"),
 }
