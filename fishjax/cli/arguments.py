@@ -44,7 +44,11 @@ def score_arguments(parser: argparse.ArgumentParser) -> None:
     )
     prompt_options(parser)
     out_option(parser)
-    limit_option(parser, "questions of the file")
+    limit_option(parser, "questions of the file, of text documents")
+    parser.add_argument(
+        "--max-characters", type=positive, metavar="N",
+        help="of text: only the first N of every document, a short trial on long ones",
+    )  # fmt: skip
     seed_option(parser, "bootstrap, folds and solved examples")
     dtype_option(parser, "statistics")
     parser.add_argument(
@@ -63,7 +67,7 @@ def score_arguments(parser: argparse.ArgumentParser) -> None:
     )
     adapter_option(parser, ": their gradients, the base frozen")
     parser.add_argument(
-        "--stride", type=positive, help="new tokens of a window of text; the context if absent"
+        "--stride", type=positive, help="of text: new tokens of a window; the context if absent"
     )
     mesh_option(parser)
     output_options(parser)

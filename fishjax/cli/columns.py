@@ -152,7 +152,13 @@ def _true_log_probability(log_p: np.ndarray, labels: np.ndarray) -> float:
 
 
 def _score_reader(name: str) -> Callable[[Mapping[str, Any]], float]:
-    return lambda row: io.score_value(row["scores"], name, name in LOGARITHMIC)
+    return lambda row: io.score_value(_object(row["scores"]), name, name in LOGARITHMIC)
+
+
+def _object(value: Any) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{value!r}: expected an object")
+    return value
 
 
 def _shares(row: Mapping[str, Any]) -> dict[str, np.ndarray] | None:

@@ -28,23 +28,19 @@ def cell_means(scored: Scored, values: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return means, conflicts, exposures
 
 
-def save_heat_maps(seeds: Sequence[Mapping[str, Scored]], path: pathlib.Path) -> bool:
+def save_heat_maps(seeds: Sequence[Mapping[str, Scored]], path: pathlib.Path) -> None:
     """Draws scale-free epistemic and aleatoric uncertainty by exposure and conflict, as PNG.
 
     Each cell shows the mean over its questions and over the training seeds: of
     log10 of the scale-free form, and of p(1-p).
 
-    Returns:
-      False where matplotlib is not installed (then nothing is drawn).
-
     Raises:
+      ImportError: matplotlib is not installed.
       OutputError: writing failed.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415
-        from matplotlib.figure import Figure  # noqa: PLC0415
-    except ImportError:
-        return False
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415  an extra
+    from matplotlib.figure import Figure  # noqa: PLC0415
+
     figure = Figure(figsize=(12, 6.4), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(2, 2)
@@ -59,7 +55,6 @@ def save_heat_maps(seeds: Sequence[Mapping[str, Scored]], path: pathlib.Path) ->
     buffer = streams.BytesIO()
     figure.savefig(buffer, format="png", dpi=130, metadata={"Software": None})
     io.write_atomic(path, buffer.getvalue())
-    return True
 
 
 def _draw(axis, joined: Sequence[Scored], values: Sequence[np.ndarray], title: str) -> None:

@@ -1,14 +1,11 @@
 """`fishjax evaluate`: metrics, plots and the table from rows alone, without a model."""
 
 import argparse
-import importlib
 import json
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
-from types import ModuleType
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 
 from fishjax import io
@@ -19,7 +16,14 @@ from fishjax.cli.errors import InputError
 from fishjax.cli.messages import results_table, summary
 from fishjax.cli.non_finite import warn_non_finite
 from fishjax.cli.report import measure
-from fishjax.cli.text import TEXT_TASK, text_summary, write_documents
+from fishjax.cli.run_plots import write_choice_plots, write_text_plots
+from fishjax.cli.text import (
+    TEXT_TASK,
+    document_lines,
+    measure_text,
+    text_points,
+    text_summary,
+)
 
 __all__ = ["evaluate_directory", "run"]
 
@@ -65,44 +69,73 @@ def evaluate_directory(
     """
     manifest = io.read_manifest(directory)
     columns = read_columns(directory, _num_questions(directory, manifest))
+    rows = io.read_rows(directory / io.ROWS_NAME, manifest["num_questions"])
     seed = manifest["settings"]["seed"]
-    metrics = measure(columns, seed=seed) | {
+    about = {
         "schema_version": io.SCHEMA_VERSION,
         "seed": seed,
         "run": {name: manifest[name] for name in ("settings", "model", "data")},
         "evaluated_with": {"versions": versions(), "platform": platform_facts()},
         "effort": _kept_effort(directory) if effort is None else dict(effort),
     }
+    console = Console(quiet=quiet)
     if manifest["settings"]["task"] == TEXT_TASK:
-        rows = io.read_rows(directory / io.ROWS_NAME, manifest["num_questions"])
-        metrics["text"] = write_documents(directory, rows)
-    if combine is not None:
-        names, ids = names_to_combine(combine, columns), _ids(directory, manifest)
-        metrics["combination"] = measure_combination(columns, names, ids, seed=seed)
+        if combine is not None:
+            raise InputError("--combine predicts right answers: plain text has none")
+        _evaluate_text(directory, columns, rows, about, console, with_plots=with_plots)
+    else:
+        metrics = measure(columns, seed=seed) | about
+        if combine is not None:
+            names, ids = names_to_combine(combine, columns), _ids(directory, rows)
+            metrics["combination"] = measure_combination(columns, names, ids, seed=seed)
+        _write_metrics(directory, metrics)
+        if with_plots:
+            write_choice_plots(directory, columns, metrics)
+        console.print(results_table(metrics))
+        _say(console, summary(metrics))
+        if "combination" in metrics:
+            _say(console, combination_line(metrics["combination"]))
+    _say(console, f"written to {directory}")
+    warn_non_finite(rows)
+
+
+def _evaluate_text(
+    directory: pathlib.Path,
+    columns: Columns,
+    rows: Sequence[Mapping[str, Any]],
+    about: Mapping[str, Any],
+    console: Console,
+    *,
+    with_plots: bool,
+) -> None:
+    """Of a run over plain text, where nothing is right or wrong."""
+    try:
+        documents, points = document_lines(rows), text_points(rows)
+    except (KeyError, TypeError, ValueError) as error:
+        path = directory / io.ROWS_NAME
+        raise io.RowsError(f"{path}: not rows of plain text ({error!r})") from None
+    text = "".join(io.dumps(line) + "\n" for line in documents)
+    io.write_atomic(directory / io.DOCUMENTS_NAME, text.encode())
+    metrics = {"text": measure_text(rows, documents), **about}
+    _write_metrics(directory, metrics)
+    if with_plots:
+        write_text_plots(directory, columns, metrics, documents, points)
+    _say(console, text_summary(metrics["text"]))
+
+
+def _write_metrics(directory: pathlib.Path, metrics: Mapping[str, Any]) -> None:
     text = json.dumps(metrics, indent=2, sort_keys=True, allow_nan=False) + "\n"
     io.write_atomic(directory / io.METRICS_NAME, text.encode())
-    if with_plots:
-        _write_plots(directory, columns, metrics)
-    console = Console(quiet=quiet)
-    if "text" in metrics:
-        console.print(text_summary(metrics["text"]), highlight=False, soft_wrap=True)
-    else:
-        console.print(results_table(metrics))
-        console.print(summary(metrics), highlight=False, soft_wrap=True)
-    if "combination" in metrics:
-        line = combination_line(metrics["combination"])
-        console.print(line, highlight=False, soft_wrap=True)
-    console.print(f"written to {directory}", highlight=False, soft_wrap=True)
-    if metrics["num_non_finite"]:
-        warn_non_finite(io.read_rows(directory / io.ROWS_NAME, manifest["num_questions"]))
 
 
-def _ids(directory: pathlib.Path, manifest: Mapping[str, Any]) -> list[str]:
+def _say(console: Console, line: str) -> None:
+    console.print(line, highlight=False, soft_wrap=True, markup=False)
+
+
+def _ids(directory: pathlib.Path, rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """Of the questions in the columns."""
-    path = directory / io.ROWS_NAME
-    rows = enumerate(io.read_rows(path, manifest["num_questions"]), start=1)
-    ids = []
-    for number, row in rows:
+    path, ids = directory / io.ROWS_NAME, []
+    for number, row in enumerate(rows, start=1):
         name = row.get("id")
         if not isinstance(name, str):
             raise io.RowsError(f"{path}, line {number}: id is {name!r}: expected a text")
@@ -126,59 +159,3 @@ def _kept_effort(directory: pathlib.Path) -> Any:
         return json.loads((directory / io.METRICS_NAME).read_bytes())["effort"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
-
-
-def _write_plots(directory: pathlib.Path, columns: Columns, metrics: Mapping[str, Any]) -> None:
-    try:
-        plots = importlib.import_module("fishjax.plots")
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.split(".")[0] != "matplotlib":
-            raise
-        Console(stderr=True).print(
-            "no plots: matplotlib is not installed (pip install 'fishjax\\[plots]')",
-            highlight=False, soft_wrap=True,
-        )  # fmt: skip
-        return
-    folder = directory / io.PLOTS_NAME
-    io.make_directory(folder)
-    balance, run = metrics["class_balance"], metrics["run"]
-    title = (
-        f"{run['model']} on {run['settings']['task']}: n = {metrics['num_scored']}, "
-        f"{balance['correct']} correct, {balance['incorrect']} wrong"
-    )
-    for name, draw in _PLOTS.items():
-        io.write_atomic(folder / name, draw(plots, columns, metrics, title))
-
-
-def _auroc(plots: ModuleType, columns: Columns, metrics: Mapping[str, Any], title: str) -> bytes:
-    del columns
-    entries = {n: e for n, e in metrics["scores"].items() if e["auroc"] is not None}
-    bars = [plots.AurocBar(name, e["auroc"], *e["interval"]) for name, e in entries.items()]
-    return plots.auroc_plot(bars, title=title)
-
-
-def _uncertainty(
-    plots: ModuleType, columns: Columns, metrics: Mapping[str, Any], title: str
-) -> bytes:
-    del metrics
-    none = np.empty(0)
-    return plots.uncertainty_plot(
-        *(columns.scores.get(name, none) for name in columns.pair),
-        columns.correct,
-        title=title,
-    )
-
-
-def _hot_spots(
-    plots: ModuleType, columns: Columns, metrics: Mapping[str, Any], title: str
-) -> bytes:
-    del metrics
-    shares = {path: np.asarray(share.mean(axis=0)) for path, share in columns.shares.items()}
-    return plots.hot_spots_plot(shares, title=title)
-
-
-_PLOTS: Mapping[str, Callable[[ModuleType, Columns, Mapping[str, Any], str], bytes]] = {
-    "auroc.png": _auroc,
-    "epistemic_aleatoric.png": _uncertainty,
-    "hot_spots.png": _hot_spots,
-}

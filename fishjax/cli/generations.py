@@ -26,6 +26,7 @@ class GeneratedAnswers(NamedTuple):
       scores: of each question, from its samples and from asking: name to value, NaN if undefined.
       sha256: of the rows.
       finite: whether each was generated from finite numbers; empty where nothing was generated.
+      document_bytes: of windows of text, as in `EncodedDocuments`; empty otherwise.
     """
 
     task: str
@@ -34,6 +35,7 @@ class GeneratedAnswers(NamedTuple):
     scores: list[dict[str, float]]
     sha256: str
     finite: Sequence[bool] = ()
+    document_bytes: Sequence[int] = ()
 
 
 def read_generated(

@@ -13,6 +13,7 @@ from rich.table import Table
 from fishjax import io, operators
 from fishjax.cli.environment import format_bytes
 from fishjax.cli.errors import InputError
+from fishjax.cli.extras import import_plots
 from fishjax.cli.inspect_model import inspect_model, is_model
 from fishjax.cli.spectra import Spectrum, spectra_of
 from fishjax.io.checkpoints import load_tree
@@ -101,18 +102,16 @@ def _finite(value: Any) -> Any:
 
 
 def _write_plots(directory: pathlib.Path, spectra: dict[str, Spectrum], total: float) -> None:
-    try:
-        from fishjax.plots.hot_spots import hot_spots_plot  # noqa: PLC0415  an extra
-        from fishjax.plots.spectra import spectra_plot  # noqa: PLC0415
-    except ImportError:
-        Console(stderr=True).print("no plots: they need the extra plots (pip install matplotlib)")
+    plots = import_plots()
+    if plots is None:
         return
     folder = directory / io.PLOTS_NAME
     io.make_directory(folder)
     eigenvalues = {path: s.eigenvalues for path, s in spectra.items()}
-    io.write_atomic(folder / "spectra.png", spectra_plot(eigenvalues))
+    io.write_atomic(folder / "spectra.png", plots.spectra_plot(eigenvalues))
     shares = {path: np.asarray(s.trace / (total or 1.0)) for path, s in spectra.items()}
-    png = hot_spots_plot(shares, title="Share of the Fisher's trace", label="share of the trace")
+    title = "Share of the Fisher's trace"
+    png = plots.hot_spots_plot(shares, title=title, label="share of the trace")
     io.write_atomic(folder / "hot_spots.png", png)
 
 

@@ -18,6 +18,7 @@ from rich.table import Table
 from fishjax.cli.environment import available_bytes, format_bytes
 from fishjax.cli.job import Job
 from fishjax.cli.programs import Programs, batch_shape, num_read_tokens
+from fishjax.cli.text import TEXT_TASK
 
 __all__ = ["announce", "progress_bar", "results_table", "summary"]
 
@@ -34,11 +35,14 @@ def announce(job: Job, done: int, programs: Programs, console: Console) -> None:
     truncated = sum(fact.truncated for fact in job.facts)
     answers = sum(len(fact.labels) for fact in job.facts)
     shapes = len({batch_shape(batch) for batch in job.batches})
+    is_text = job.manifest["settings"]["task"] == TEXT_TASK
+    unit = "windows" if is_text else "questions"
+    counted = f"{len(job.facts)} {unit}" + ("" if is_text else f", {answers} answers")
     padding = 100 * (padded - real) / max(padded, 1)
     console.print(
-        f"plan: {len(job.facts)} questions, {answers} answers, {real} tokens "
+        f"plan: {counted}, {real} tokens "
         f"({padding:.0f} % of what is read is padding) in {len(job.batches)} batches of "
-        f"{shapes} shapes; {truncated} questions truncated",
+        f"{shapes} shapes; {truncated} {unit} truncated",
         highlight=False, soft_wrap=True,
     )  # fmt: skip
     if done:

@@ -34,6 +34,8 @@ def run(args: argparse.Namespace) -> int:
         raise InputError("expected --task and --data, or --generations (see fishjax score --help)")
     if args.generations is not None and (args.task or args.data or args.shots or args.chat):
         raise InputError("--generations has its own task and prompts: leave out the other options")
+    if args.task != TEXT_TASK and (args.stride or args.max_characters):
+        raise InputError("--stride and --max-characters are of plain text: expected --task text")
     settings = Settings(
         model=pathlib.Path(args.model),
         task=args.task or "",
@@ -50,6 +52,7 @@ def run(args: argparse.Namespace) -> int:
         stride=args.stride,
         adapter=None if args.adapter is None else pathlib.Path(args.adapter),
         parameters=args.parameters or (None if args.adapter is None else "*_lora_*"),
+        max_characters=args.max_characters,
         generations=None if args.generations is None else pathlib.Path(args.generations),
     )
     job = prepare_job(settings)

@@ -6,7 +6,8 @@ import inspect
 from rich.console import Console
 from rich.table import Table
 
-from fishjax.tasks import OPEN_TASKS, TASKS
+from fishjax.cli.text import TEXT_TASK
+from fishjax.tasks import OPEN_TASKS, SEPARATOR, TASKS
 
 __all__ = ["run"]
 
@@ -21,5 +22,7 @@ def run(args: argparse.Namespace) -> int:
         table.add_column("file")
         for name, reader in registry.items():
             table.add_row(name, (inspect.getdoc(reader) or "").split("\n")[0])
+        if registry is TASKS:
+            table.add_row(TEXT_TASK, f"Text between {SEPARATOR} lines, or a jsonl of text fields.")
         console.print(table)
     return 0

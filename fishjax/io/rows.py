@@ -12,6 +12,7 @@ A row is plain JSON. A score of wide range is written twice, as `log_<name>` and
 
 import math
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -35,6 +36,9 @@ class QuestionFacts(NamedTuple):
       num_bytes: of each choice without its leading space, in UTF-8.
       num_tokens: of each answer.
       finite: whether what is scored stands on finite numbers; else its row is not finite either.
+      metadata: what else the question file says, JSON values; a part of the row of its own, so
+        that no name can meet one of ours.
+      document_bytes: of a window of text, the bytes that its document's windows score together.
     """
 
     index: int
@@ -46,6 +50,8 @@ class QuestionFacts(NamedTuple):
     num_bytes: tuple[int, ...]
     num_tokens: tuple[int, ...]
     finite: bool = True
+    metadata: Mapping[str, Any] = MappingProxyType({})
+    document_bytes: int | None = None
 
 
 class QuestionValues(NamedTuple):
@@ -86,7 +92,8 @@ def build_row(facts: QuestionFacts, values: QuestionValues) -> dict[str, Any]:
     """
     values = values._replace(finite=values.finite and facts.finite)
     known = values.finite
-    return {
+    document = {} if facts.document_bytes is None else {"document_bytes": facts.document_bytes}
+    return document | {
         "schema_version": SCHEMA_VERSION,
         "index": facts.index,
         "id": facts.id,
@@ -94,6 +101,7 @@ def build_row(facts: QuestionFacts, values: QuestionValues) -> dict[str, Any]:
         "status": "ok" if known else "non_finite",
         "truncated": facts.truncated,
         "labels": list(facts.labels),
+        "metadata": dict(facts.metadata),
         "answers": [_answer(facts, values, k) for k in range(len(facts.labels))],
         "chosen": values.chosen if known else None,
         "tied": values.tied if known else None,

@@ -2,6 +2,16 @@
 
 from fishjax.plots.auroc import AurocBar, auroc_plot
 from fishjax.plots.hot_spots import hot_spots_plot
+from fishjax.plots.spectra import spectra_plot
+from fishjax.plots.text import perplexity_plot, tokens_plot
 from fishjax.plots.uncertainty import uncertainty_plot
 
-__all__ = ["AurocBar", "auroc_plot", "hot_spots_plot", "uncertainty_plot"]
+__all__ = [
+    "AurocBar",
+    "auroc_plot",
+    "hot_spots_plot",
+    "perplexity_plot",
+    "spectra_plot",
+    "tokens_plot",
+    "uncertainty_plot",
+]

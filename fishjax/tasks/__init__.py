@@ -9,7 +9,7 @@
 
 from .batching import BatchPlan, plan_batches
 from .chat import apply_chat_template, chat_question
-from .corpus import Windows, read_documents, windows
+from .corpus import SEPARATOR, Windows, read_documents, windows
 from .documents import EncodedDocuments, encode_documents
 from .encoding import EncodedAnswer, EncodedQuestion, encode_questions
 from .likelihoods import TokenStatistics, answer_log_likelihoods, token_log_likelihoods
@@ -21,6 +21,7 @@ from .shots import choose_shots, few_shot, with_shots
 
 __all__ = [
     "OPEN_TASKS",
+    "SEPARATOR",
     "TASKS",
     "BatchPlan",
     "EncodedAnswer",

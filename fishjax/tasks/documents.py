@@ -24,10 +24,12 @@ class EncodedDocuments(NamedTuple):
       windows: for `plan_batches`; the id of a window is `{document}:{place}`, with the place of
         its first counted token among the document's.
       documents: `[W]` index of the document of each window, ascending.
+      num_bytes: `[W]` UTF-8 bytes of the text that all windows of its document score together.
     """
 
     windows: list[EncodedQuestion]
     documents: Int[np.ndarray, " W"]
+    num_bytes: Int[np.ndarray, " W"]
 
 
 def encode_documents(
@@ -48,6 +50,10 @@ def encode_documents(
     windows of lm-eval's `loglikelihood_rolling`. Without, nothing precedes it and it is only
     read, as in Hugging Face's guide (which also never scores the first token of a disjoint
     window; here it is given the token before).
+
+    Bytes are those of the document as given, so nothing that the tokenizer adds counts. With
+    `adds_bos` they are all of them; without, those of the first token are left out: of as many
+    characters as it decodes to, a character that it shares with the next token not among them.
 
     Args:
       documents: texts.
@@ -74,19 +80,29 @@ def encode_documents(
             f"stride is {stride!r}: expected an integer from 1 to the context length "
             f"{context_length}"
         )
-    windows, owners = [], []
+    windows, owners, sizes = [], [], []
     for number, document in enumerate(documents):
         ids = tokenizer.encode(document, bos=adds_bos)
+        only_read = 0 if adds_bos else _first_token_bytes(document, ids, tokenizer)
         for start, end in _spans(len(ids), context_length, stride):
             windows.append(
                 _window(f"{number}:{start - int(adds_bos)}", ids, (start, end), context_length)
             )
             owners.append(number)
+            sizes.append(len(document.encode()) - only_read)
     if not windows:
         raise TaskError(
             f"none of {len(documents)} documents has two tokens: there is nothing to predict"
         )
-    return EncodedDocuments(windows, np.array(owners))
+    return EncodedDocuments(windows, np.array(owners), np.array(sizes))
+
+
+def _first_token_bytes(document: str, ids: Sequence[int], tokenizer: Tokenizer) -> int:
+    """Of the document, without a space that the tokenizer put in front."""
+    text = tokenizer.decode(ids[:1]).rstrip("\ufffd")  # what is left of half a character
+    if text.startswith(" ") and not document.startswith(" "):
+        text = text[1:]
+    return len(document[: len(text)].encode())
 
 
 def _spans(length: int, context_length: int, stride: int) -> Iterator[tuple[int, int]]:

@@ -100,6 +100,43 @@ def test_a_bigram_model_scores_documents_alike_however_they_are_cut(characters, 
     np.testing.assert_allclose(totals, expected, rtol=1e-12)
 
 
+@SEEN
+@hypothesis.given(cut=cuts())
+def test_bytes_of_a_document_are_all_or_all_but_the_first_tokens(characters, cut):
+    documents, context_length, stride = cut
+    tokenizer = characters()
+    hypothesis.assume(any(len(tokenizer.encode(d, bos=False)) > 1 for d in documents))
+    for adds_bos in (True, False):
+        encoded = encode_documents(documents, tokenizer, context_length, adds_bos, stride)
+        for owner, size in zip(encoded.documents, encoded.num_bytes, strict=True):
+            assert size == len(documents[owner]) - (not adds_bos)
+
+
+@pytest.mark.parametrize(
+    ("text", "first", "scored"),
+    [
+        ("Ünder the", "Ün", len(b"der the")),
+        ("under the", " under", len(b" the")),  # a space that the tokenizer put in front
+        (" under", " un", len(b"der")),
+        ("\U0001f600 ha", "\ufffd", len("\U0001f600 ha".encode())),  # half of a character
+        ("é\U0001f600", "é\ufffd", 4),
+    ],
+)
+def test_the_first_token_is_not_scored_without_a_begin(text, first, scored):
+    class Tokenizer:
+        bos_id, eos_id, vocab_size = 0, 0, 3
+
+        def encode(self, text, *, bos):
+            assert not bos
+            return [1, 2]
+
+        def decode(self, ids):
+            assert list(ids) == [1]
+            return first
+
+    assert encode_documents([text], Tokenizer(), 8, adds_bos=False).num_bytes.tolist() == [scored]
+
+
 def test_the_hash_depends_on_what_is_read_and_on_what_counts(characters):
     def hashes(text, *settings):
         return [w.prompt_hash for w in encode_documents([text], characters(), *settings).windows]

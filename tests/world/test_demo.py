@@ -3,6 +3,7 @@
 import argparse
 import gzip
 import json
+import sys
 
 import jax
 import numpy as np
@@ -84,3 +85,20 @@ def test_a_failing_set_ends_the_demo_with_its_status(tiny_bundle, tmp_path, caps
     error = capsys.readouterr().err
     assert error.startswith("error: ")
     assert "recall_2.jsonl" in error
+
+
+def test_without_matplotlib_the_demo_says_so_once(tiny_bundle, tmp_path, monkeypatch, capsys):
+    for name in [n for n in sys.modules if n.split(".")[0] == "matplotlib"]:
+        monkeypatch.delitem(sys.modules, name)
+    for name in [n for n in sys.modules if n.startswith("fishjax.plots")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    commands = []
+    monkeypatch.setattr(demo, "main", lambda words: commands.append(words) or len(commands) // 4)
+    arguments = argparse.Namespace(out=str(tmp_path / "demo"), no_plots=False, quiet=True)
+    assert demo.run(arguments) == 1
+    assert len(commands) == 4
+    assert all("--no-plots" in words for words in commands)
+    assert capsys.readouterr().err == (
+        "no plots: matplotlib is not installed (pip install 'fishjax[plots]')\n"
+    )

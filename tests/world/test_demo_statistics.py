@@ -157,7 +157,7 @@ def test_cell_means_by_hand():
 
 
 def test_heat_maps_are_written(tmp_path):
-    assert save_heat_maps(_seeds(), tmp_path / "maps.png")
+    save_heat_maps(_seeds(), tmp_path / "maps.png")
     assert (tmp_path / "maps.png").read_bytes().startswith(b"\x89PNG")
 
 
