@@ -1,4 +1,4 @@
-"""A disk that fails, or an interrupt that comes, at any chosen system call under a directory."""
+"""A disk that fails, or a signal that comes, at any chosen system call under a directory."""
 
 import builtins
 import contextlib
@@ -131,6 +131,12 @@ def interrupt(path):
     """Ctrl-C, by a real signal."""
     del path
     os.kill(os.getpid(), signal.SIGINT)
+
+
+def terminate(path):
+    """What a scheduler sends, by a real signal."""
+    del path
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 @contextlib.contextmanager

@@ -12,13 +12,15 @@ from fishjax import __version__, io
 from fishjax.cli import arguments
 from fishjax.cli.config_file import apply_config
 from fishjax.cli.errors import InputError, RunError
+from fishjax.cli.termination import Terminated, termination_raises
 
 __all__ = ["COMMANDS", "Command", "command_parsers", "main"]
 
-_BAD_INPUT, _FAILED, _INTERRUPTED = 2, 1, 130
+_BAD_INPUT, _FAILED, _INTERRUPTED, _TERMINATED = 2, 1, 130, 143
 _STATUS: tuple[tuple[tuple[type[BaseException], ...], int], ...] = (
     ((InputError, io.RunDirectoryError, io.RowsError), _BAD_INPUT),
     ((RunError, io.OutputError, OSError), _FAILED),
+    ((Terminated,), _TERMINATED),
     ((KeyboardInterrupt,), _INTERRUPTED),
 )
 _FORESEEN = tuple(kind for kinds, _ in _STATUS for kind in kinds)
@@ -49,9 +51,17 @@ def main(argv: Sequence[str] | None = None) -> int:
       argv: arguments without the program's name; `None` takes them from the process.
 
     Returns:
-      0, or 2 for bad input, 1 for a failed run, 130 for Ctrl-C. What is foreseen ends with one
-      `error:` line on stderr.
+      0, or 2 for bad input, 1 for a failed run, 130 for Ctrl-C, 143 for SIGTERM. What is foreseen
+      ends with one `error:` line on stderr.
     """
+    try:
+        with termination_raises():
+            return _run(argv)
+    except Terminated as error:  # it came between the end of the command and ours
+        return _fail(error)
+
+
+def _run(argv: Sequence[str] | None) -> int:
     try:
         parser, subparsers = _parser()
         apply_config(subparsers, sys.argv[1:] if argv is None else argv)
@@ -71,7 +81,8 @@ def _fail(error: BaseException) -> int:
     status = next(status for kinds, status in _STATUS if isinstance(error, kinds))
     message = str(error)
     if isinstance(error, KeyboardInterrupt):
-        message = "interrupted; the same command run again resumes"
+        how = "terminated" if isinstance(error, Terminated) else "interrupted"
+        message = f"{how}; the same command run again resumes"
     if isinstance(error, OSError) and error.strerror:
         message = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     print(f"error: {' '.join(message.split())}", file=sys.stderr)

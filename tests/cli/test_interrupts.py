@@ -1,19 +1,27 @@
-"""Ctrl-C at any moment, and a second run beside the first: one line, files whole, same bytes."""
+"""Ctrl-C, SIGTERM, a second run beside the first: one line, files whole, the same bytes."""
+
+import functools
+import importlib
+import os
+import signal
+import threading
 
 import pytest
 
-from fishjax import io
+from fishjax import io, runs
 from fishjax.cli import main
-from tests.failing_disk import FailingDisk, interrupt
+from fishjax.cli.termination import Terminated, termination_raises
+from tests.failing_disk import FailingDisk, interrupt, terminate
 
 from .disturbed import kind_of, until_done, writes_of
 
 STAGES = ("score", "generate", "fisher", "adapters")
 INTERRUPTED = "error: interrupted; the same command run again resumes"
+TERMINATED = "error: terminated; the same command run again resumes"
 
 
-def interrupted_at(out, wanted):
-    """A real SIGINT, at the first such call."""
+def stopped_at(action, out, wanted):
+    """A real signal, at the first such call."""
     met = []
 
     def fails(call, number):
@@ -21,21 +29,80 @@ def interrupted_at(out, wanted):
         met.append(kind_of(call) == wanted)
         return met[-1] and sum(met) == 1
 
-    return FailingDisk(out, fails, interrupt)
+    return FailingDisk(out, fails, action)
 
 
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("name", STAGES)
-def test_ctrl_c_at_any_moment(name, stages, tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("action", "code", "message"),
+    [(interrupt, 130, INTERRUPTED), (terminate, 143, TERMINATED)],
+    ids=["SIGINT", "SIGTERM"],
+)
+def test_a_signal_at_any_moment(name, action, code, message, stages, tmp_path, capsys):
     def check(status, out):
         del out
-        assert status == 130
+        assert status == code
         lines = capsys.readouterr().err.splitlines()
-        assert [line for line in lines if not line.startswith("warning")] == [INTERRUPTED]
+        assert [line for line in lines if not line.startswith("warning")] == [message]
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
     calls = writes_of(stages, name, tmp_path)
-    moments = calls if name in ("score", "generate") else calls[1::3]
-    until_done(stages, name, tmp_path, moments, disk_of=interrupted_at, check=check)
+    first = 2 if action is terminate else 1  # other moments of the long stages
+    moments = calls if name in ("score", "generate") else calls[first::3]
+    disk_of = functools.partial(stopped_at, action)
+    until_done(stages, name, tmp_path, moments, disk_of=disk_of, check=check)
+
+
+@pytest.fixture
+def handlers(monkeypatch):
+    """What SIGTERM does while a command runs."""
+    seen = []
+
+    def run(args):
+        del args
+        seen.append(signal.getsignal(signal.SIGTERM))
+        return 0
+
+    monkeypatch.setattr(importlib.import_module("fishjax.cli.evaluate"), "run", run)
+    return seen
+
+
+def test_only_the_command_line_handles_sigterm(handlers):
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    runs.evaluate(directory="here")
+    thread = threading.Thread(target=main, args=(["evaluate", "here"],))
+    thread.start()
+    thread.join()
+    assert handlers == [signal.SIG_DFL] * 2
+    main(["evaluate", "here"])
+    assert handlers[-1] not in (signal.SIG_DFL, signal.SIG_IGN)
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+@pytest.mark.parametrize("theirs", [signal.SIG_IGN, lambda number, frame: None])
+def test_what_handles_sigterm_already_stays(theirs, handlers):
+    before = signal.signal(signal.SIGTERM, theirs)
+    try:
+        main(["evaluate", "here"])
+        assert handlers == [theirs]
+        assert signal.getsignal(signal.SIGTERM) == theirs
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@termination_raises()
+def _terminated_twice():
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+    finally:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_second_sigterm_lets_the_first_end():
+    with pytest.raises(Terminated):
+        _terminated_twice()
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
 @pytest.mark.usefixtures("quick")

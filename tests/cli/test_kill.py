@@ -79,8 +79,11 @@ def test_a_killed_run_resumes_to_the_same_bytes(name, stages, tmp_path, capsys):
         assert "memory: weights" in said
 
 
-def test_an_interrupted_process_ends_with_130(stages, tmp_path):
+@pytest.mark.parametrize(
+    ("stop", "status", "word"), [("SIGINT", 130, "interrupted"), ("SIGTERM", 143, "terminated")]
+)
+def test_the_status_of_a_stopped_process(stop, status, word, stages, tmp_path):
     out = tmp_path / "out"
-    done = stopped(stages.words("generate", out), out, MOMENTS["generate"], "SIGINT")
-    assert done.returncode == 130
-    assert done.stderr == "error: interrupted; the same command run again resumes\n"
+    done = stopped(stages.words("generate", out), out, MOMENTS["generate"], stop)
+    assert done.returncode == status
+    assert done.stderr == f"error: {word}; the same command run again resumes\n"
