@@ -15,7 +15,7 @@ from fishjax.cli.errors import InputError
 from fishjax.cli.meshes import mesh_of
 from fishjax.cli.model_input import model_facts, read_model
 from fishjax.cli.prompts import adds_bos, prompted
-from fishjax.models import CheckpointError, LanguageModel, Sampling, TokenizerError
+from fishjax.models import CheckpointError, LanguageModel, Sampling, TokenizerError, end_ids
 from fishjax.tasks import OpenQuestion, TaskError, load_open_task
 
 __all__ = ["GenerateJob", "GenerateSettings", "prepare_generate_job"]
@@ -126,6 +126,7 @@ def _manifest(
             "model_sha256": model.fingerprint,
             "data_sha256": data_sha256,
             "adapter_sha256": adapter_hash(settings.adapter),
+            "end_ids": sorted(end_ids(model)),
             "prompts_sha256": hashlib.sha256(json.dumps(prompts).encode()).hexdigest(),
             **chosen,
             **{name: list(v) if isinstance(v, tuple) else v for name, v in sampling.items()},

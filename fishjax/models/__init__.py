@@ -5,7 +5,7 @@ from .config import DecoderConfig
 from .decoder import Cache, decoder_apply_fn, decoder_extend_fn, empty_cache, init_params
 from .describe import Described, describe
 from .errors import CheckpointError, TokenizerError
-from .generate import Generated, Sampling, generate
+from .generate import Generated, Sampling, end_ids, generate
 from .huggingface import Placement, config_from_json
 from .lora import adapted, init_adapters, join, merge, merged, split, unmerge
 from .lora_config import LoraConfig
@@ -36,6 +36,7 @@ __all__ = [
     "decoder_extend_fn",
     "describe",
     "empty_cache",
+    "end_ids",
     "generate",
     "init_adapters",
     "init_params",

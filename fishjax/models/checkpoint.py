@@ -18,6 +18,7 @@ from . import huggingface, llama2c
 from .config import DecoderConfig
 from .decoder import decoder_apply_fn
 from .errors import CheckpointError
+from .generation_config import read_eos_ids
 from .hub import locate
 from .hub_tokenizer import read_hub_tokenizer
 from .huggingface import Placement
@@ -47,6 +48,7 @@ class LanguageModel:
       source: `config.json` of a Hugging Face directory, None for other checkpoints.
       path: local file or directory it was read from.
       hub: `org/name@commit` on the Hugging Face hub, None for a local model.
+      eos_ids: that end what is generated, by `generation_config.json`; empty where it has none.
     """
 
     apply_fn: Callable[..., jax.Array]
@@ -59,6 +61,7 @@ class LanguageModel:
     source: dict[str, Any] | None = None
     path: pathlib.Path | None = None
     hub: str | None = None
+    eos_ids: tuple[int, ...] = ()
 
 
 def load(
@@ -92,8 +95,9 @@ def load(
 
     Raises:
       CheckpointError: no or several checkpoints, a truncated, foreign or damaged file, an
-        unknown key of `config.json`, missing or unexpected tensors, NaN or infinite weights, or
-        a tokenizer of another vocabulary size; or the hub cannot be reached.
+        unknown key of `config.json`, ends in `generation_config.json` that are no ids, missing or
+        unexpected tensors, NaN or infinite weights, or a tokenizer of another vocabulary size; or
+        the hub cannot be reached.
       TokenizerError: the tokenizer file is damaged.
       ValueError: an unknown dtype.
     """
@@ -142,11 +146,13 @@ def _load_hub(
     try:
         config, family = huggingface.config_from_json(source)
         config = dataclasses.replace(config, dtype=dtype, remat=remat)
+        eos_ids = read_eos_ids(path, config.vocab_size)
         params = huggingface.read_params(
             path, config, family, dtype=param_dtype, placement=placement
         )
     except CheckpointError as error:
-        raise CheckpointError(f"{path}: {error}") from None
+        message = str(error)
+        raise CheckpointError(message if str(path) in message else f"{path}: {message}") from None
     tokenizer = read_hub_tokenizer(path, source)
     if tokenizer is not None and tokenizer.vocab_size > config.vocab_size:
         raise CheckpointError(
@@ -166,6 +172,7 @@ def _load_hub(
         name=path.resolve().name,
         adds_bos=tokenizer.adds_bos if tokenizer else False,
         source=source,
+        eos_ids=eos_ids,
     )
 
 

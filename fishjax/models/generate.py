@@ -16,7 +16,7 @@ from fishjax.compilation import compiler_options
 from .checkpoint import LanguageModel
 from .decoder import Cache, decoder_extend_fn, empty_cache
 
-__all__ = ["Generated", "Sampling", "generate"]
+__all__ = ["Generated", "Sampling", "end_ids", "generate"]
 
 _BUCKET = 16  # prompts are padded to a multiple: few shapes compile
 
@@ -83,8 +83,8 @@ def generate(
       prompts: token ids, at least one each; lengths may differ.
       sampling: how tokens are chosen.
       keys: `[N]`, one a prompt, for a temperature above 0; `jax.random.split` makes them.
-      eos_ids: ids that end a sequence; unless told the tokenizer's and those of `config.json`,
-        which may name others, as the end of a turn in a chat.
+      eos_ids: ids that end a sequence; unless told those of `generation_config.json`, where the
+        model has none those of `config.json` and the tokenizer's.
       mesh: of devices with the automatic axis "data", over which rows are spread; parameters
         stay where `load` put them.
 
@@ -126,7 +126,7 @@ def generate(
     ids, valid = map(put, _left_padded([prompts[i] for i in filled], padded))
     cache = empty_cache(model.config, len(filled), room)
     logits, cache = extend(model.params, ids, valid, _spread_cache(cache, model, mesh))
-    ends = frozenset(eos_ids) or _eos_ids(model)
+    ends = frozenset(eos_ids) or end_ids(model)
     rows = [_Row(model.tokenizer, sampling.stop, ends) for _ in prompts]
     for step in range(min(sampling.max_tokens, room - padded)):
         chosen, log_likelihoods, finite = jax.device_get(choose(logits, keys, step))
@@ -178,8 +178,14 @@ def _cache_sharding(heads: int, mesh: Mesh) -> Any:
     return Cache(*parts)
 
 
-def _eos_ids(model: LanguageModel) -> frozenset[int]:
-    """Of the tokenizer, and of `config.json`, which may list several."""
+def end_ids(model: LanguageModel) -> frozenset[int]:
+    """What ends a sequence of this model.
+
+    The ids of `generation_config.json`, often several, as the end of a turn in a chat; without
+    them the tokenizer's, and those of `config.json`, which may list several as well.
+    """
+    if model.eos_ids:
+        return frozenset(model.eos_ids)
     stated = (model.source or {}).get("eos_token_id")
     stated = stated if isinstance(stated, list) else [stated]
     return frozenset([model.tokenizer.eos_id, *(i for i in stated if type(i) is int)])

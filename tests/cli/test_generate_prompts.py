@@ -103,6 +103,11 @@ def test_a_run_with_other_prompts_is_not_resumed(chatty, data, tmp_path, jsonl):
     ):
         with pytest.raises(RunDirectoryError, match=message):
             runs.generate(**chosen | change)
+    ends = chatty / "generation_config.json"
+    ends.write_text('{"eos_token_id": [5, 2]}')
+    with pytest.raises(RunDirectoryError, match=r"end_ids is \[2\] there and \[2, 5\] here"):
+        runs.generate(**chosen)
+    ends.unlink()
     before = (tmp_path / "out/rows.jsonl").read_bytes()
     runs.generate(**chosen)
     assert (tmp_path / "out/rows.jsonl").read_bytes() == before
