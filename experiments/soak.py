@@ -15,6 +15,7 @@ problem; results in `experiments/results/soak.json`.
 """
 
 import argparse
+import dataclasses
 import json
 import os
 import pathlib
@@ -28,9 +29,11 @@ import time
 from typing import Any, NamedTuple
 
 import jax
+import tokenizers
 
 import fishjax
 from experiments.run_contents import differences, file_content
+from fishjax import models
 from fishjax.io import RowsError
 from fishjax.io.checkpoints import load_tree
 
@@ -78,7 +81,35 @@ def stages(folder: pathlib.Path) -> dict[str, list[str]]:
                      "--checkpoint-every", "2", "--merge"],
         "finetune all": ["finetune", *model, *train, "--steps", "8", "--full",
                          "--checkpoint-every", "1"],
+        "finetune peft": ["finetune", "--model", str(hub_model(folder / "hub", text)), *train,
+                          "--steps", "12", "--lora-rank", "2", "--checkpoint-every", "2"],
     }  # fmt: skip
+
+
+def hub_model(folder: pathlib.Path, text: pathlib.Path) -> pathlib.Path:
+    """The bundled model as a Hugging Face directory, so that fine-tuning exports for PEFT.
+
+    Its tokenizer numbers the words of the text: that the model knows other ids changes no write.
+    """
+    if folder.exists():
+        return folder
+    model = models.load(WORLD)
+    config = model.config
+    values = {
+        "model_type": "llama", "vocab_size": config.vocab_size, "hidden_size": config.width,
+        "intermediate_size": config.hidden_width, "num_hidden_layers": config.num_layers,
+        "num_attention_heads": config.num_heads, "num_key_value_heads": config.num_kv_heads,
+        "max_position_embeddings": config.context_length, "rms_norm_eps": config.norm_epsilon,
+        "tie_word_embeddings": config.tied, "bos_token_id": 1, "eos_token_id": 2,
+    }  # fmt: skip
+    models.save_huggingface(folder, dataclasses.replace(model, source=values))
+    words = ["<unk>", "<s>", "</s>", *sorted(set(text.read_text().split()))]
+    tokenizer = tokenizers.Tokenizer(
+        tokenizers.models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>")
+    )
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return folder
 
 
 def workers(folder: pathlib.Path) -> dict[str, list[str]]:
@@ -171,7 +202,7 @@ def progress(out: pathlib.Path) -> str:
     if not (out / "run.json").exists():
         return "nothing"
     names = {path.name for path in out.iterdir()}
-    if names & {"metrics.json", "operator", "adapters", "model"}:
+    if names & {"metrics.json", "operator", "adapters", "model", "peft"}:
         return "outputs"
     states = list((out / "states").glob("[0-9]*")) if "states" in names else []
     return "rows or states" if states or "rows.jsonl" in names else "manifest"
