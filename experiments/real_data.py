@@ -66,6 +66,12 @@ def _first_task(model: str, limit: int) -> Run:
     return dataclasses.replace(run, name=f"{model}_legalbench_abercrombie")
 
 
+def _tuned(run: Run, model: str) -> Run:
+    """The same beside the adapters that the model's fine-tuning left."""
+    name = f"{model}_adapter" + run.name.removeprefix(f"{model}_adapter").removeprefix(model)
+    return Run(name, f"{run.command} --adapter {{runs}}/{model}_finetune", run.limit)
+
+
 def _answers(model: str, name: str, options: str, limit: int) -> tuple[Run, Run]:
     """Generation and its scores."""
     answers = f"{model}_{name}_answers"
@@ -78,7 +84,8 @@ _TRIVIA = "--task triviaqa --data {data}/triviaqa/triviaqa_dev_1000.jsonl --shot
 _POPQA = "--task popqa --data {data}/popqa/popqa_1000.jsonl --max-tokens 12"
 _WORDS = f"--task open_qa --data {{runs}}/{LAST_WORD} --max-tokens 6 --stop . ! ? ,"
 _TRAIN, _VALID = "tinystories/train_2316.txt.gz", "tinystories/valid_1910.txt.gz"
-_TUNED = "stories260K_finetune"
+_TUNED = f"{SMALL}_finetune"
+_TUNE = f"--data {{data}}/{_TRAIN} --steps 50"
 
 RUNS = (
     Run("stories260K_inspect", "inspect {data}/models/stories260K", has_out=False),
@@ -106,10 +113,15 @@ RUNS = (
     *_answers(LARGE, "last_word", _WORDS, 300),
     _score(SMALL, "text", _VALID, 200),
     _score(LARGE, "text", _VALID, 100),
-    Run(_TUNED,
-        f"finetune --model {{data}}/models/{SMALL} --data {{data}}/{_TRAIN} --steps 50 --merge"),
+    Run(_TUNED, f"finetune --model {{data}}/models/{SMALL} {_TUNE} --merge"),
     Run(f"{_TUNED}_text",
         f"score --model {{runs}}/{_TUNED}/model --task text --data {{data}}/{_VALID}", 200),
+    Run(f"{LARGE}_finetune", f"finetune --model {{data}}/models/{LARGE} {_TUNE}"),
+    _tuned(_score(SMALL, "text", _VALID, 200), SMALL),
+    _tuned(_score(SMALL, "sst2", "sst2/dev.csv"), SMALL),
+    _tuned(_stories(SMALL, 500), SMALL),
+    _tuned(_stories(LARGE, 300), LARGE),
+    *(_tuned(run, SMALL) for run in _answers(SMALL, "adapter_last_word", _WORDS, 200)),
     Run("stories260K_kfac",
         f"fisher --model {{data}}/models/{SMALL} --data {{data}}/{_TRAIN} --kind kfac", 100),
     Run("stories260K_kfac_inspect", "inspect {runs}/stories260K_kfac", has_out=False),
