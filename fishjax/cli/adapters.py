@@ -157,10 +157,9 @@ def _lora_of(manifest: dict[str, Any]) -> LoraConfig:
     Raises:
       ValueError: the manifest says something else than `fishjax finetune` writes.
     """
-    stored, names = (
-        manifest["settings"].get("lora"),
-        {f.name for f in dataclasses.fields(LoraConfig)},
-    )
+    stored: Any = manifest["settings"].get("lora")
+    names = {field.name for field in dataclasses.fields(LoraConfig)}
     if not isinstance(stored, dict) or stored.keys() != names:
         raise ValueError(f"lora is {stored!r}: expected {', '.join(sorted(names))}")
-    return LoraConfig(**stored | {"targets": tuple(stored["targets"])})
+    values: dict[str, Any] = stored | {"targets": tuple(stored["targets"])}
+    return LoraConfig(**values)
