@@ -86,6 +86,8 @@ def _run(name: str, options: dict[str, Any]) -> pathlib.Path:
 def _checked(action: argparse.Action, value: Any) -> Any:
     if value is None or isinstance(value, bool | list | tuple):
         return value
+    if action.nargs in ("*", "+"):
+        return [str(value)]
     try:
         found: Any = (action.type or str)(str(value))  # type: ignore[operator]
     except argparse.ArgumentTypeError as error:

@@ -38,7 +38,10 @@ def score_arguments(parser: argparse.ArgumentParser) -> None:
     """Of `fishjax score`."""
     model_option(parser)
     parser.add_argument("--task", help="see fishjax tasks: truthfulqa_mc1, multiple_choice, ...")
-    parser.add_argument("--data", help="the task's file of questions")
+    parser.add_argument(
+        "--data",
+        help="the task's file of questions; with --generations the file they answer, for metadata",
+    )
     parser.add_argument(
         "--generations", help="score these answers instead: directory of fishjax generate"
     )
@@ -80,6 +83,11 @@ def evaluate_arguments(parser: argparse.ArgumentParser) -> None:
         "--combine", nargs="*", metavar="SCORE",
         help="also a supervised combination of scores, cross-validated; without names those of "
         f"{', '.join(COMBINED_SCORES)} that the run has",
+    )  # fmt: skip
+    parser.add_argument(
+        "--by", nargs="+", metavar="FIELD",
+        help="also accuracy and AUROCs of groups of questions, by a field of their metadata, as "
+        "subject; numbers with many values by quartile",
     )  # fmt: skip
     output_options(parser)
 

@@ -55,6 +55,14 @@ class Columns(NamedTuple):
         prefix = "" if "epistemic" in self.scores else "sequence_"
         return f"{prefix}epistemic", f"{prefix}aleatoric"
 
+    def only(self, chosen: np.ndarray) -> "Columns":
+        """The questions that `chosen` `[n]` marks, without shares, which not all of them have."""
+        arrays = {
+            name: v[chosen] for name, v in self._asdict().items() if isinstance(v, np.ndarray)
+        }
+        scores = {name: column[chosen] for name, column in self.scores.items()}
+        return self._replace(**arrays, scores=scores, shares={}, num_questions=int(chosen.sum()))
+
 
 def read_columns(directory: pathlib.Path, num_questions: int) -> Columns:
     """Reads a finished run's rows.
@@ -63,6 +71,8 @@ def read_columns(directory: pathlib.Path, num_questions: int) -> Columns:
       RowsError: a row is missing, damaged or not of this schema; names the line.
     """
     placed = _placed_rows(directory, num_questions)
+    for pair in placed:
+        _checked(lambda row: _object(row.get("metadata", {})), *pair)
     status = [_checked(lambda row: _one_of(row["status"], _STATUSES), *pair) for pair in placed]
     kept = [pair for pair, found in zip(placed, status, strict=True) if found == _STATUSES[0]]
 

@@ -9,7 +9,7 @@ from fishjax import metrics
 from fishjax.cli.columns import Columns
 from fishjax.cli.errors import InputError
 from fishjax.cli.options import COMBINED_SCORES
-from fishjax.cli.report import LOG_FLOOR, NUM_FOLDS, NUM_RESAMPLES
+from fishjax.cli.report import LOG_FLOOR, NUM_FOLDS, NUM_REPEATS, NUM_RESAMPLES
 from fishjax.scores import DIRECTIONS, LOGARITHMIC
 
 __all__ = ["combination_line", "measure_combination", "names_to_combine"]
@@ -45,7 +45,9 @@ def measure_combination(
       seed: of folds and bootstrap.
 
     Returns:
-      Plain JSON values; `auroc` is `None` where it is undefined, and `reason` says why.
+      Plain JSON values; `auroc` is `None` where it is undefined, and `reason` says why. It is the
+      mean of `repeats`, one for each deal of the folds, and `spread` their standard deviation:
+      what other folds would change. `interval` is what other questions would change.
     """
     values = {name: _finite(columns.scores[name], name) for name in names}
     missing = {name: np.isnan(column) for name, column in values.items()}
@@ -58,6 +60,7 @@ def measure_combination(
             rng=np.random.default_rng(seed),
             groups=ids if len(set(ids)) < len(ids) else None,
             num_folds=NUM_FOLDS,
+            num_repeats=NUM_REPEATS,
         )
         reason = _UNEVEN if found is None else None
     best = _best_single(values, columns.correct, used, seed)
@@ -67,10 +70,13 @@ def measure_combination(
         "scores": list(names),
         "auroc": None if found is None else found.auroc,
         "interval": None if found is None else list(found.interval),
+        "repeats": None if found is None else found.repeats.tolist(),
+        "spread": None if found is None else found.spread,
         "reason": reason,
         "best_single": best,
         "coefficients": None if found is None else _coefficients(found),
         "num_folds": NUM_FOLDS,
+        "num_repeats": NUM_REPEATS,
         "fold_sizes": None if found is None else np.bincount(found.folds[used]).tolist(),
         "num_used": int(used.sum()),
         "num_missing": int((~used).sum()),
@@ -81,12 +87,18 @@ def measure_combination(
 def combination_line(combination: Mapping[str, Any]) -> str:
     """What the table does not say, in one line."""
     names = ", ".join(combination["scores"]) or "no scores"
-    told = f"supervised, {combination['num_folds']}-fold cross-validated"
+    told = (
+        f"supervised, {combination['num_folds']}-fold cross-validated "
+        f"{combination['num_repeats']} times"
+    )
     if combination["auroc"] is None:
         return f"combination of {names} ({told}): undefined, {combination['reason']}"
     best, left_out = combination["best_single"], combination["num_missing"]
+    repeats = combination["repeats"]
     return (
-        f"combination of {names} ({told}): AUROC {combination['auroc']:.3f}; best of them alone: "
+        f"combination of {names} ({told}): AUROC {combination['auroc']:.3f}, by the folds alone "
+        f"{min(repeats):.3f} to {max(repeats):.3f} (standard deviation "
+        f"{combination['spread']:.3f}), which the interval does not include; best of them alone: "
         f"{best['score']} {best['auroc']:.3f}, on the same {combination['num_used']} questions"
         + (f" ({left_out} left out, a score is missing)" if left_out else "")
     )

@@ -13,6 +13,7 @@ from fishjax.cli.columns import Columns, read_columns
 from fishjax.cli.combination import combination_line, measure_combination, names_to_combine
 from fishjax.cli.environment import platform_facts, versions
 from fishjax.cli.errors import InputError
+from fishjax.cli.groups import groups_table, measure_groups
 from fishjax.cli.messages import results_table, summary
 from fishjax.cli.non_finite import warn_non_finite
 from fishjax.cli.report import measure
@@ -39,8 +40,9 @@ def run(args: argparse.Namespace) -> int:
         )
     with io.locked(directory):
         evaluate_directory(
-            directory, None, with_plots=not args.no_plots, quiet=args.quiet, combine=args.combine
-        )
+            directory, None, with_plots=not args.no_plots, quiet=args.quiet,
+            combine=args.combine, by=args.by or (),
+        )  # fmt: skip
     return 0
 
 
@@ -51,6 +53,7 @@ def evaluate_directory(
     with_plots: bool,
     quiet: bool,
     combine: Sequence[str] | None = None,
+    by: Sequence[str] = (),
 ) -> None:
     """Writes `metrics.json` and the plots of a finished run and prints its table.
 
@@ -61,10 +64,11 @@ def evaluate_directory(
       quiet: whether to print nothing.
       combine: scores to combine with the help of labels, none named for the usual ones; `None`
         combines nothing.
+      by: fields of the questions' metadata; metrics of every group of questions for each.
 
     Raises:
       RowsError: the rows are not complete or cannot be read.
-      InputError: a score to combine is not in the rows.
+      InputError: a score to combine or a field is not in the rows.
       OutputError: writing failed.
     """
     manifest = io.read_manifest(directory)
@@ -80,14 +84,17 @@ def evaluate_directory(
     }
     console = Console(quiet=quiet)
     if manifest["settings"]["task"] == TEXT_TASK:
-        if combine is not None:
-            raise InputError("--combine predicts right answers: plain text has none")
+        if combine is not None or by:
+            option = "--by compares" if by else "--combine predicts"
+            raise InputError(f"{option} right answers: plain text has none")
         _evaluate_text(directory, columns, rows, about, console, with_plots=with_plots)
     else:
         metrics = measure(columns, seed=seed) | about
         if combine is not None:
             names, ids = names_to_combine(combine, columns), _ids(directory, rows)
             metrics["combination"] = measure_combination(columns, names, ids, seed=seed)
+        if by:
+            metrics["by"] = {field: measure_groups(columns, rows, field, seed=seed) for field in by}
         _write_metrics(directory, metrics)
         if with_plots:
             write_choice_plots(directory, columns, metrics)
@@ -95,6 +102,8 @@ def evaluate_directory(
         _say(console, summary(metrics))
         if "combination" in metrics:
             _say(console, combination_line(metrics["combination"]))
+        for field in by:
+            console.print(groups_table(field, metrics["by"][field], columns))
     _say(console, f"written to {directory}")
     warn_non_finite(rows)
 

@@ -8,9 +8,18 @@ from fishjax import metrics
 from fishjax.cli.columns import Columns
 from fishjax.scores import DIRECTIONS, Direction
 
-__all__ = ["LOG_FLOOR", "NUM_BINS", "NUM_FOLDS", "NUM_RESAMPLES", "SUPERVISED", "measure"]
+__all__ = [
+    "LOG_FLOOR",
+    "NUM_BINS",
+    "NUM_FOLDS",
+    "NUM_REPEATS",
+    "NUM_RESAMPLES",
+    "SUPERVISED",
+    "measure",
+    "score_areas",
+]
 
-NUM_RESAMPLES, LEVEL, NUM_BINS, NUM_FOLDS = 1000, 0.95, 15, 5
+NUM_RESAMPLES, LEVEL, NUM_BINS, NUM_FOLDS, NUM_REPEATS = 1000, 0.95, 15, 5, 10
 SUPERVISED = "supervised_epistemic_aleatoric"
 # Logistic regression needs finite features: an exact zero counts as e^-200.
 LOG_FLOOR = -200.0
@@ -60,23 +69,55 @@ def _calibration(columns: Columns) -> dict[str, Any]:
     }
 
 
+def score_areas(columns: Columns, *, seed: int, fewest: int = 1) -> dict[str, dict[str, Any]]:
+    """AUROC of every score with its interval.
+
+    Args:
+      columns: of some questions.
+      seed: of the bootstrap.
+      fewest: answers of each class below which there is no interval.
+
+    Returns:
+      By name `auroc`, `interval` and `n`, the questions that have the score.
+    """
+    return _areas(_confidences(columns), columns.correct, seed, fewest)
+
+
+def _confidences(columns: Columns) -> dict[str, np.ndarray]:
+    return {name: DIRECTIONS[name].value * values for name, values in columns.scores.items()}
+
+
+def _areas(
+    confidences: dict[str, np.ndarray], correct: np.ndarray, seed: int, fewest: int = 1
+) -> dict[str, dict[str, Any]]:
+    intervals = _intervals(confidences, correct, seed)
+    areas = {}
+    for name, confidence in confidences.items():
+        defined = ~np.isnan(confidence)
+        right = correct[defined]
+        interval = intervals[name]
+        if min(right.sum(), (~right).sum()) < fewest:
+            interval = None
+        areas[name] = {
+            "auroc": metrics.auroc(confidence[defined], right),
+            "interval": None if interval is None else list(interval),
+            "n": int(defined.sum()),
+        }
+    return areas
+
+
 def _scores(columns: Columns, seed: int) -> dict[str, dict[str, Any]]:
-    confidences = {name: DIRECTIONS[name].value * values for name, values in columns.scores.items()}
+    confidences = _confidences(columns)
     directions = {name: _WORDS[DIRECTIONS[name]] for name in confidences}
     supervised = _supervised(columns, seed)
     if supervised is not None:
         confidences[SUPERVISED] = supervised
         directions[SUPERVISED] = "more confident"
-    intervals = _intervals(confidences, columns.correct, seed)
-    entries = {}
+    entries = _areas(confidences, columns.correct, seed)
     for name, confidence in confidences.items():
         defined = ~np.isnan(confidence)
         confident, correct = confidence[defined], columns.correct[defined]
-        interval = intervals[name]
-        entries[name] = {
-            "auroc": metrics.auroc(confident, correct),
-            "interval": None if interval is None else list(interval),
-            "n": int(defined.sum()),
+        entries[name] |= {
             "aurc": metrics.aurc(confident, correct),
             "prr": metrics.prediction_rejection_ratio(confident, correct),
             "direction": directions[name],

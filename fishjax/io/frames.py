@@ -13,7 +13,8 @@ __all__ = ["open_frame"]
 def open_frame(directory: str | pathlib.Path) -> Any:
     """A finished run of `fishjax score` or `generate`, one row a question.
 
-    Nested objects become columns with dotted names (`scores.epistemic`); lists stay lists.
+    Nested objects become columns with dotted names (`scores.epistemic`, `metadata.subject`); lists
+    stay lists.
 
     Args:
       directory: of the run.

@@ -17,7 +17,13 @@ from fishjax.metrics.combination import (
 )
 from fishjax.metrics.logistic import Logistic, cross_validated_logits, fit_logistic
 from fishjax.metrics.ranks import average_ranks, partial_spearman, spearman
-from fishjax.metrics.roc import Interval, auroc, auroc_intervals
+from fishjax.metrics.roc import (
+    Interval,
+    auroc,
+    auroc_intervals,
+    auroc_samples,
+    percentile_interval,
+)
 from fishjax.metrics.selective import aurc, prediction_rejection_ratio
 
 __all__ = [
@@ -29,6 +35,7 @@ __all__ = [
     "aurc",
     "auroc",
     "auroc_intervals",
+    "auroc_samples",
     "average_ranks",
     "brier_score",
     "combine_scores",
@@ -38,6 +45,7 @@ __all__ = [
     "grouped_folds",
     "negative_log_likelihood",
     "partial_spearman",
+    "percentile_interval",
     "prediction_rejection_ratio",
     "spearman",
 ]

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from fishjax.metrics.logistic import out_of_fold, stratified_folds
-from fishjax.metrics.roc import Interval, auroc, auroc_intervals
+from fishjax.metrics.roc import Interval, auroc, auroc_samples, percentile_interval
 
 __all__ = ["Coefficient", "Combination", "combine_scores", "grouped_folds"]
 
@@ -16,9 +16,9 @@ class Coefficient(NamedTuple):
     """What one score adds to the logit when it rises by one standard deviation.
 
     Attributes:
-      mean: over the folds' models; 0 for a score that is constant in training.
-      spread: standard deviation (K - 1) over the folds. Folds share most of their training data,
-        so it tells how stable the fit is and is no standard error.
+      mean: over the models of all folds and repeats; 0 for a score that is constant in training.
+      spread: standard deviation (n - 1) over them. They share most of their training data, so it
+        tells how stable the fit is and is no standard error.
     """
 
     mean: float
@@ -28,14 +28,21 @@ class Coefficient(NamedTuple):
 class Combination(NamedTuple):
     """Scores combined with the help of labels, judged on questions the fit has not seen.
 
+    Which question falls into which fold is chance, and moves the AUROC: folds are dealt R times.
+
     Attributes:
-      probabilities: `[N]` out-of-fold probability of "positive"; NaN where a score is missing.
-      folds: `[N]` the fold each question was held out in; -1 where a score is missing.
+      probabilities: `[N]` out-of-fold probability of "positive" in the first repeat; NaN where a
+        score is missing.
+      folds: `[N]` the fold each question was held out in, there; -1 where a score is missing.
       num_used: questions with all scores.
       num_missing: questions left out because a score is NaN.
-      auroc: of the probabilities, all folds pooled.
-      interval: of `auroc`, by bootstrap over questions. With groups of several questions it is
-        too narrow, since the questions of a group vary together.
+      auroc: of the probabilities, all folds pooled; the mean over the repeats.
+      interval: of `auroc`, by bootstrap over questions with the fits as they are: what other
+        questions would change. With groups of several questions it is too narrow, since the
+        questions of a group vary together. It knows nothing of the folds.
+      repeats: `[R]` the AUROC of every repeat.
+      spread: their standard deviation (R - 1): what one other deal of the folds would change;
+        `None` for one repeat.
       coefficients: by score, on standardised scores.
       supervised: always True: labels went in, unlike in any single score.
     """
@@ -46,6 +53,8 @@ class Combination(NamedTuple):
     num_missing: int
     auroc: float
     interval: Interval
+    repeats: Float[np.ndarray, " R"]
+    spread: float | None
     coefficients: dict[str, Coefficient]
     supervised: bool = True
 
@@ -57,6 +66,7 @@ def combine_scores(
     rng: np.random.Generator,
     groups: Sequence[Hashable] | np.ndarray | None = None,
     num_folds: int = 5,
+    num_repeats: int = 10,
     ridge: float = 1.0,
 ) -> Combination | None:
     r"""$P(\text{positive}) = \sigma(b + \sum_f w_f z_f)$ of standardised scores $z_f$, out of fold.
@@ -71,10 +81,12 @@ def combine_scores(
     Args:
       scores: name to one value a question (M = N); NaN means missing, infinities are refused.
       positive: the labels, as a rule whether the answer is right.
-      rng: deals the folds, then draws the bootstrap; the same seed gives the same result.
+      rng: deals the folds of every repeat, then draws the bootstrap; the same seed gives the
+        same result.
       groups: a key a question (its id, its passage); questions of one group share a fold. None
         makes every question its own group.
       num_folds: number of stratified folds K.
+      num_repeats: how often the folds are dealt, R.
       ridge: penalty on standardised weights; 1 equals scikit-learn's `C=1`.
 
     Returns:
@@ -83,37 +95,45 @@ def combine_scores(
 
     Raises:
       ValueError: there is no score, lengths differ, a score is infinite, or there are fewer than
-        two folds.
+        two folds or less than one repeat.
+
+    References:
+      Kohavi (1995), A study of cross-validation and bootstrap for accuracy estimation.
     """
     features = _features(scores, positive, groups)
-    if num_folds < 2:
-        raise ValueError(f"num_folds={num_folds}: expected at least 2")
+    if num_folds < 2 or num_repeats < 1:
+        raise ValueError(f"num_folds={num_folds}, num_repeats={num_repeats}: expected ≥ 2 and ≥ 1")
     used = np.asarray(~np.isnan(features).any(axis=1))
     numbers = _group_numbers(range(positive.size) if groups is None else groups)[used]
     features, labels = features[used], positive[used]
     if min(np.unique(numbers[labels == c]).size for c in (True, False)) < num_folds:
         return None
-    if groups is None:
-        folds = stratified_folds(labels, num_folds, rng)
-    else:
-        folds = grouped_folds(labels, numbers, num_folds, rng)
-    if any(np.unique(labels[folds != fold]).size < 2 for fold in range(num_folds)):
+    deals = [
+        stratified_folds(labels, num_folds, rng)
+        if groups is None
+        else grouped_folds(labels, numbers, num_folds, rng)
+        for _ in range(num_repeats)
+    ]
+    if any(np.unique(labels[d != fold]).size < 2 for d in deals for fold in range(num_folds)):
         return None
-    fitted = out_of_fold(features, labels, folds, ridge=ridge)
-    area = auroc(fitted.logits, labels)
-    intervals = auroc_intervals(fitted.logits[None], labels, rng=rng)
-    assert area is not None  # both classes are there
-    assert intervals is not None
+    fitted = [out_of_fold(features, labels, folds, ridge=ridge) for folds in deals]
+    logits = np.stack([one.logits for one in fitted])
+    areas = np.array([auroc(row, labels) for row in logits], float)
+    samples = auroc_samples(logits, labels, rng=rng)
+    assert samples is not None  # both classes are there
+    weights = np.concatenate([one.weights for one in fitted])
     return Combination(
-        probabilities=_placed(0.5 * (1.0 + np.tanh(0.5 * fitted.logits)), used, np.nan),
-        folds=_placed(folds, used, -1),
+        probabilities=_placed(0.5 * (1.0 + np.tanh(0.5 * logits[0])), used, np.nan),
+        folds=_placed(deals[0], used, -1),
         num_used=int(used.sum()),
         num_missing=int((~used).sum()),
-        auroc=area,
-        interval=intervals[0],
+        auroc=float(areas.mean()),
+        interval=percentile_interval(samples.mean(axis=0)),
+        repeats=areas,
+        spread=float(areas.std(ddof=1)) if num_repeats > 1 else None,
         coefficients={
-            name: Coefficient(float(weights.mean()), float(weights.std(ddof=1)))
-            for name, weights in zip(scores, fitted.weights.T, strict=True)
+            name: Coefficient(float(column.mean()), float(column.std(ddof=1)))
+            for name, column in zip(scores, weights.T, strict=True)
         },
     )
 

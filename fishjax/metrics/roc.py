@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float
 
 from fishjax.metrics.ranks import average_ranks
 
-__all__ = ["Interval", "auroc", "auroc_intervals"]
+__all__ = ["Interval", "auroc", "auroc_intervals", "auroc_samples", "percentile_interval"]
 
 # Resampling weights held at once: 8 M float64 values are 64 MB.
 _CHUNK_ELEMENTS = 8_000_000
@@ -64,10 +64,33 @@ def auroc_intervals(
     Returns:
       One interval a score; `None` when only one class is present.
     """
-    if not 0.0 < level < 1.0 or num_resamples < 1:
-        raise ValueError(
-            f"level={level}, num_resamples={num_resamples}: expected 0 < level < 1 and ≥ 1"
-        )
+    _check_level(level)
+    samples = auroc_samples(confidences, positive, rng=rng, num_resamples=num_resamples)
+    return None if samples is None else [percentile_interval(row, level) for row in samples]
+
+
+def percentile_interval(samples: Float[np.ndarray, " B"], level: float = 0.95) -> Interval:
+    """Between the quantiles that leave out as much on either side.
+
+    Raises:
+      ValueError: the level is not between 0 and 1.
+    """
+    _check_level(level)
+    tail = (1.0 - level) / 2.0
+    low, high = np.quantile(samples, [tail, 1.0 - tail])
+    return Interval(float(low), float(high))
+
+
+def auroc_samples(
+    confidences: Float[np.ndarray, "S N"],
+    positive: Bool[np.ndarray, " N"],
+    *,
+    rng: np.random.Generator,
+    num_resamples: int = 1000,
+) -> Float[np.ndarray, "S B"] | None:
+    """AUROC of every score in every resample of `auroc_intervals`; `None` with one class only."""
+    if num_resamples < 1:
+        raise ValueError(f"num_resamples={num_resamples}: expected at least 1")
     if positive.all() or not positive.any():
         return None
     samples = np.empty((len(confidences), num_resamples))
@@ -78,9 +101,12 @@ def auroc_intervals(
         weights = _stratified_weights(positive, size, streams)
         for row, confidence in enumerate(confidences):
             samples[row, start : start + size] = _weighted_auroc(confidence, positive, weights)
-    tail = (1.0 - level) / 2.0
-    ends = np.quantile(samples, [tail, 1.0 - tail], axis=1)
-    return [Interval(float(low), float(high)) for low, high in ends.T]
+    return samples
+
+
+def _check_level(level: float) -> None:
+    if not 0.0 < level < 1.0:
+        raise ValueError(f"level={level}: expected 0 < level < 1")
 
 
 def _stratified_weights(

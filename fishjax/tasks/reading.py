@@ -88,10 +88,10 @@ def _short(header: list[str]) -> str:
 
 
 def parse_json(text: str, place: str) -> Any:
-    """Strict JSON: no NaN, no repeated keys, no lone surrogates."""
+    """Strict JSON: no NaN, no number beyond a float, no repeated keys, no lone surrogates."""
     try:
         value = json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_refuse)
-        json.dumps(value, ensure_ascii=False).encode()
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()  # 1e999 is infinite
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, " if "\n" in text else ""
         raise TaskError(f"{place}: malformed JSON ({where}{error.msg})") from None

@@ -162,6 +162,10 @@ def test_a_combination_stands_beside_the_best_score_and_is_called_supervised(man
     assert combination["coefficients"]["margin"] == expected.coefficients["margin"]._asdict()
     assert combination["coefficients"]["epistemic"]["mean"] < 0  # directions are learned
     assert (combination["num_folds"], combination["fold_sizes"]) == (5, [12] * 5)
+    repeats = combination["repeats"]
+    assert len(repeats) == combination["num_repeats"] == 10
+    assert combination["auroc"] == pytest.approx(np.mean(repeats))
+    assert combination["spread"] == pytest.approx(np.std(repeats, ddof=1))
     assert (combination["num_used"], combination["num_missing"]) == (60, 0)
     areas = {n: found["scores"][n]["auroc"] for n in ("epistemic", "margin")}
     best = combination["best_single"]
@@ -174,7 +178,8 @@ def test_a_combination_stands_beside_the_best_score_and_is_called_supervised(man
              for row in rows],
         )
     )  # fmt: skip
-    assert "combination of epistemic, margin (supervised, 5-fold cross-validated): AUROC" in told
+    assert "combination of epistemic, margin (supervised, 5-fold cross-validated 10 times)" in told
+    assert f"{min(repeats):.3f} to {max(repeats):.3f} (standard deviation" in told
     assert f"best of them alone: {best['score']} {best['auroc']:.3f}" in told
     assert metrics_of(directory) == plain
     assert (directory / "metrics.json").read_bytes() == before

@@ -17,8 +17,9 @@ def data(seed, n=150):
     return {"a": 3.0 * x[0] + 7.0, "b": x[1], "noise": x[2]}, positive
 
 
-def combine(scores, positive, seed=0, **settings):
-    found = metrics.combine_scores(scores, positive, rng=np.random.default_rng(seed), **settings)
+def combine(scores, positive, seed=0, num_repeats=1, **settings):
+    rng = np.random.default_rng(seed)
+    found = metrics.combine_scores(scores, positive, rng=rng, num_repeats=num_repeats, **settings)
     assert found is not None
     return found
 
@@ -52,6 +53,29 @@ def test_two_partial_scores_beat_each_alone():
     assert ours.interval.low <= ours.auroc <= ours.interval.high
     assert ours.auroc == metrics.auroc(ours.probabilities, positive)
     assert ours.coefficients["a"].mean > 0 > ours.coefficients["b"].mean
+
+
+def test_repeats_are_the_aurocs_of_other_folds_and_their_mean_is_reported():
+    scores, positive = data(9)
+    groups = np.arange(150) // 2
+    for group in (None, groups):
+        found = combine(scores, positive, num_repeats=6, groups=group)
+        rng = np.random.default_rng(0)
+        alone = []
+        for _ in range(6):  # the bootstrap spawns streams: only the folds advance a generator
+            one = metrics.combine_scores(scores, positive, rng=rng, num_repeats=1, groups=group)
+            assert one is not None
+            alone.append(one)
+        np.testing.assert_allclose(found.repeats, [one.auroc for one in alone])
+        assert found.auroc == pytest.approx(np.mean([one.auroc for one in alone]))
+        assert found.spread == pytest.approx(np.std([one.auroc for one in alone], ddof=1))
+        assert found.spread > 0
+        np.testing.assert_array_equal(found.probabilities, alone[0].probabilities)
+        np.testing.assert_array_equal(found.folds, alone[0].folds)
+        means = [one.coefficients["a"].mean for one in alone]
+        assert found.coefficients["a"].mean == pytest.approx(np.mean(means))
+        assert found.interval.low < found.auroc < found.interval.high
+    assert combine(scores, positive).spread is None
 
 
 def test_scores_that_tell_nothing_stay_at_one_half():
