@@ -40,12 +40,14 @@ class Run:
       command: without `--out` and `--limit`; `{data}` and `{runs}` are folders.
       limit: most questions or documents.
       has_out: whether the command writes a directory.
+      evaluates: the run whose metrics the command writes anew, and which are kept.
     """
 
     name: str
     command: str
     limit: int | None = None
     has_out: bool = True
+    evaluates: str = ""
 
 
 def _score(model: str, task: str, file: str, limit: int | None = None, shots: str = "") -> Run:
@@ -72,16 +74,23 @@ def _tuned(run: Run, model: str) -> Run:
     return Run(name, f"{run.command} --adapter {{runs}}/{model}_finetune", run.limit)
 
 
-def _answers(model: str, name: str, options: str, limit: int) -> tuple[Run, Run]:
+def _groups(name: str, fields: str) -> Run:
+    """Metrics of groups of a run's questions."""
+    command = f"evaluate {{runs}}/{name} --by {fields} --combine --no-plots"
+    return Run(f"{name}_groups", command, has_out=False, evaluates=name)
+
+
+def _answers(model: str, name: str, options: str, limit: int, more: str = "") -> tuple[Run, Run]:
     """Generation and its scores."""
     answers = f"{model}_{name}_answers"
     generate = f"generate --model {{data}}/models/{model} {options} --samples 4 --ask"
-    score = f"score --model {{data}}/models/{model} --generations {{runs}}/{answers}"
+    score = f"score --model {{data}}/models/{model} --generations {{runs}}/{answers}{more}"
     return Run(answers, generate, limit), Run(f"{model}_{name}", score)
 
 
 _TRIVIA = "--task triviaqa --data {data}/triviaqa/triviaqa_dev_1000.jsonl --shots 3 --max-tokens 12"
-_POPQA = "--task popqa --data {data}/popqa/popqa_1000.jsonl --max-tokens 12"
+_POPQA_DATA = " --data {data}/popqa/popqa_1000.jsonl"
+_POPQA = f"--task popqa{_POPQA_DATA} --max-tokens 12"
 _WORDS = f"--task open_qa --data {{runs}}/{LAST_WORD} --max-tokens 6 --stop . ! ? ,"
 _TRAIN, _VALID = "tinystories/train_2316.txt.gz", "tinystories/valid_1910.txt.gz"
 _TUNED = f"{SMALL}_finetune"
@@ -94,7 +103,9 @@ RUNS = (
     _score(SMALL, "commonsenseqa", "commonsenseqa/dev_rand_split.jsonl"),
     _score(LARGE, "commonsenseqa", "commonsenseqa/dev_rand_split.jsonl"),
     _score(SMALL, "mmlu", "mmlu/dev.csv"),
+    _groups("stories260K_mmlu", "category"),
     _score(SMALL, "legalbench", "legalbench/legalbench_subset.jsonl.gz", 190),
+    _groups("stories260K_legalbench", "task"),
     _first_task(SMALL, 95),
     _score(SMALL, "ag_news", "ag_news/test.csv.gz", 400),
     _score(LARGE, "ag_news", "ag_news/test.csv.gz", 200),
@@ -108,7 +119,8 @@ RUNS = (
     _stories(SMALL, 500),
     _stories(LARGE, 300),
     *_answers(SMALL, "triviaqa", _TRIVIA, 200),
-    *_answers(SMALL, "popqa", _POPQA, 200),
+    *_answers(SMALL, "popqa", _POPQA, 200, _POPQA_DATA),
+    _groups("stories260K_popqa", "s_pop"),
     *_answers(SMALL, "last_word", _WORDS, 400),
     *_answers(LARGE, "last_word", _WORDS, 300),
     _score(SMALL, "text", _VALID, 200),
@@ -164,7 +176,7 @@ def keep(run: Run, found: dict[str, Any], runs: pathlib.Path, out: pathlib.Path)
     folder = out / run.name
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "command.json").write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n")
-    metrics = runs / run.name / "metrics.json"
+    metrics = runs / (run.evaluates or run.name) / "metrics.json"
     if metrics.exists():
         shutil.copy(metrics, folder)
 

@@ -46,7 +46,7 @@ def write(readme: pathlib.Path, results: pathlib.Path, names: Iterable[str]) -> 
     text = readme.read_text()
     before, rest = text.split(BEGIN)
     _, after = rest.split(END)
-    parts = [_choices(kept), _answers(kept), _others(kept)]
+    parts = [_choices(kept), _answers(kept), _groups(kept), _others(kept)]
     readme.write_text(before + "\n\n".join([BEGIN, *filter(None, parts), END]) + after)
 
 
@@ -89,9 +89,31 @@ def _answers(kept: dict[str, Kept]) -> str:
     return _table(heads, kept, lambda one: "--generations" in one["command"], row)
 
 
+def _groups(kept: dict[str, Kept]) -> str:
+    """Of `evaluate --by`: a line a group; where there is no interval, why."""
+    names = ("epistemic", "maximum_probability", "perplexity")
+    heads = ["run", "by", "group", "questions", "accuracy", f"AUROC {names[0]}"]
+    rows = []
+    for name, one in kept.items():
+        for field, found in one.get("metrics", {}).get("by", {}).items():
+            for group in found["groups"]:
+                areas = [_area(group["scores"].get(score)) for score in names]
+                about = [name.removesuffix("_groups"), field, _group(group)]
+                numbers = [str(group["num_scored"]), f"{group['accuracy']:.3f}"]
+                rows.append([*about, *numbers, *areas, group["note"] or ""])
+    return _lines_of([*heads, *_words(names[1:]), "note"], rows)
+
+
+def _group(group: Kept) -> str:
+    if "low" in group:
+        return f"{group['low']:.0f} to {group['high']:.0f}"
+    return group["value"] or "none"
+
+
 def _others(kept: dict[str, Kept]) -> str:
     def chosen(one: Kept) -> bool:
-        return "chance" not in one and "--generations" not in one["command"]
+        told_elsewhere = "chance" in one or "--generations" in one["command"]
+        return not told_elsewhere and "by" not in one.get("metrics", {})
 
     def row(name: str, one: Kept) -> list[str]:
         return [name, f"`{_said(one)}`", f"{one['cpu_seconds']:.0f}"]
@@ -119,6 +141,8 @@ def _areas(metrics: Kept, names: Sequence[str]) -> list[str]:
 def _area(entry: Kept | None) -> str:
     if entry is None or entry["auroc"] is None:
         return "–"
+    if entry["interval"] is None:
+        return f"{entry['auroc']:.2f}"
     low, high = entry["interval"]
     return f"{entry['auroc']:.2f} [{low:.2f}, {high:.2f}]"
 
@@ -133,7 +157,10 @@ def _table(
     chosen: Callable[[Kept], bool],
     row: Callable[[str, Kept], list[str]],
 ) -> str:
-    rows = [row(name, one) for name, one in kept.items() if chosen(one)]
+    return _lines_of(heads, [row(name, one) for name, one in kept.items() if chosen(one)])
+
+
+def _lines_of(heads: list[str], rows: list[list[str]]) -> str:
     if not rows:
         return ""
     lines = [heads, ["---"] * len(heads), *rows]

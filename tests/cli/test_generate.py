@@ -17,7 +17,12 @@ from fishjax.scores import COMPARING, GENERATION_SCORES
 from tests.models import hub
 
 QUESTIONS = [
-    {"id": f"o{i}", "question": f"Question: {noun} {verb}\nAnswer:", "answers": [noun, verb]}
+    {
+        "id": f"o{i}",
+        "question": f"Question: {noun} {verb}\nAnswer:",
+        "answers": [noun, verb],
+        "popularity": 10 * i,
+    }
     for i, (noun, verb) in enumerate(
         [("cat", "eat"), ("dog", "see"), ("cow", "run"), ("hen", "eat"), ("cat", "run")]
     )
@@ -69,6 +74,7 @@ def test_rows_say_what_the_model_wrote(talker, answered):
 def test_generated_answers_are_scored(talker, answered, tmp_path, capsys):
     out = tmp_path / "scored"
     options = ["--model", str(talker), "--generations", str(answered[1]), "--out", str(out)]
+    options += ["--data", str(answered[0])]  # for what it says of the questions
     assert main(["score", *options, "--no-plots"]) == 0
     made = rows_of(answered[1])
     for row, source in zip(rows_of(out), made, strict=True):
@@ -76,6 +82,7 @@ def test_generated_answers_are_scored(talker, answered, tmp_path, capsys):
         total = np.sum(source["greedy"]["log_likelihoods"][:count])
         np.testing.assert_allclose(row["answers"][0]["log_likelihood"], total, rtol=1e-4)
         assert row["correct"] == source["correct"]
+        assert row["metadata"] == {"popularity": 10 * row["index"]}
         assert {s.name for s in GENERATION_SCORES} <= row["scores"].keys()
         assert row["scores"]["p_true"] == pytest.approx(source["p_true"], rel=1e-6)
         assert row["scores"]["log_sequence_epistemic"] is not None
@@ -86,6 +93,19 @@ def test_generated_answers_are_scored(talker, answered, tmp_path, capsys):
     frame = io.open_frame(out)
     assert list(frame.index) == list(range(len(QUESTIONS)))
     assert "scores.semantic_entropy" in frame.columns
+    assert list(frame["metadata.popularity"]) == [0, 10, 20, 30, 40]
+
+
+def test_metadata_is_of_the_file_that_was_answered(talker, answered, tmp_path, capsys):
+    data, generations = answered
+    other = tmp_path / "other.jsonl"
+    other.write_text(data.read_text().replace("40", "41"))
+    options = ["--model", str(talker), "--generations", str(generations), "--data", str(other)]
+    assert main(["score", *options, "--out", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert "other.jsonl is not the file that the answers in" in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
 
 
 def test_another_model_or_command_is_refused(

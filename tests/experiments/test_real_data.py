@@ -129,12 +129,26 @@ def test_tables_take_the_place_between_the_marks(tmp_path):
     (tmp_path / "one").mkdir()
     (tmp_path / "one" / "metrics.json").write_text(json.dumps(metrics))
     (tmp_path / "one" / "command.json").write_text(json.dumps(kept))
+    group = {"num_scored": 4, "accuracy": 0.5, "scores": scores, "note": None}
+    groups = [
+        group | {"low": 3.0, "high": 7.0},
+        group | {"value": "law", "scores": {"epistemic": area | {"interval": None}}, "note": "few"},
+    ]
+    (tmp_path / "one_groups").mkdir()
+    (tmp_path / "one_groups" / "metrics.json").write_text(
+        json.dumps({"by": {"year": {"groups": groups}}})
+    )
+    told = {"command": "fishjax evaluate", "cpu_seconds": 1.0, "printed": ["never shown"]}
+    (tmp_path / "one_groups" / "command.json").write_text(json.dumps(told))
     readme = tmp_path / "README.md"
     readme.write_text(f"before\n{real_data_tables.BEGIN}\nold\n{real_data_tables.END}\nafter\n")
     for _ in range(2):
-        real_data_tables.write(readme, tmp_path, ["one", "not kept"])
+        real_data_tables.write(readme, tmp_path, ["one", "one_groups", "not kept"])
     text = readme.read_text()
     assert "| one | 8 | 1 | 0.250 | 0.200 | 1.00 | 0.61 [0.50, 0.70] | – | – | – | – | 12 |" in text
+    assert "| one | year | 3 to 7 | 4 | 0.500 | – | – | 0.61 [0.50, 0.70] |  |" in text
+    assert "| one | year | law | 4 | 0.500 | 0.61 | – | – | few |" in text
+    assert "never shown" not in text
     assert text.startswith("before\n")
     assert text.endswith("\nafter\n")
     assert "old" not in text
