@@ -50,6 +50,15 @@ def pixels(png):
             np.array([-np.inf, -3.0]), np.array([-np.inf, -1.0]), np.ones(2, bool), title="zero"
         ),
         lambda: plots.uncertainty_plot(np.empty(0), np.empty(0), np.empty(0, bool), title="none"),
+        lambda: plots.perplexity_plot(RNG.normal(size=9), RNG.normal(size=9) * 500, title="t"),
+        lambda: plots.perplexity_plot(
+            np.array([1.0, np.nan, 2.0]), np.array([-np.inf, np.nan, 3.0]), title="one left"
+        ),
+        lambda: plots.perplexity_plot(np.empty(0), np.empty(0), title="none"),
+        lambda: plots.tokens_plot(-RNG.random(9), RNG.normal(size=9), title="t"),
+        lambda: plots.tokens_plot(np.array([-1.0]), np.array([-np.inf]), title="an exact zero"),
+        lambda: plots.tokens_plot(np.empty(0), np.empty(0), title="none"),
+        lambda: plots.spectra_plot({"w": np.array([2.0, 1.0, 0.0])}),
     ],
 )
 def test_every_input_gives_a_picture(draw):
