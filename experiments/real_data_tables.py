@@ -9,6 +9,7 @@ from typing import Any
 
 __all__ = ["facts", "write"]
 
+_LONGEST = 160
 BEGIN, END = "<!-- written by experiments.real_data -->", "<!-- end -->"
 _CHOICES = ("perplexity", "maximum_probability", "epistemic", "aleatoric", "scale_free")
 _ANSWERS = (
@@ -131,7 +132,10 @@ def _said(one: Kept) -> str:
     plain = [x for x in lines if x and not x.startswith(ends) and not x.endswith(ends)]
     wanted = ("perplexity", "exact match", "trace", "hot spots", "fallbacks")
     found = [line for line in plain if any(word in line for word in wanted)]
-    return next(iter(found or plain), "")[:160]
+    said = next(iter(found or plain), "")
+    while len(said) > _LONGEST and ", " in said:  # whole phrases: a cut number is another one
+        said = said.rpartition(", ")[0]
+    return said
 
 
 def _areas(metrics: Kept, names: Sequence[str]) -> list[str]:
