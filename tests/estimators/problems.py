@@ -105,26 +105,25 @@ def gradients(name, targets, unit="sequences"):
                 log_probs = likelihood.log_probs(model(params, row[None]), target[None])[0]
                 return log_probs.sum()[None] if unit == "sequences" else log_probs.ravel()
 
-            jacobian = jax.vmap(jax.jacrev(rows), (None, 0, 0))(params, inputs, observed)
+            over = observed
         else:
 
-            def roots(row):
-                z = model(params, row[None])[0]
-                return _hessian_root(likelihood, z)
+            def root(row):
+                return _hessian_root(likelihood, model(params, row[None])[0])
 
             def rows(params, row, root):
                 return root.T @ model(params, row[None]).ravel()
 
-            root = jnp.stack([roots(row) for row in inputs])
-            jacobian = jax.vmap(jax.jacrev(rows), (None, 0, 0))(params, inputs, root)
+            over = jax.jit(jax.vmap(root))(inputs)
+        jacobian = jax.jit(jax.vmap(jax.jacrev(rows), (None, 0, 0)))(params, inputs, over)
         paths, leaves, _ = flatten_with_paths(jacobian)
         shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(params)]
         flat = {
             path: np.asarray(leaf).reshape(-1, int(np.prod(shape)))
             for path, leaf, shape in zip(paths, leaves, shapes, strict=True)
         }
-        positions = likelihood.log_probs(model(params, inputs), observed)[0].size
-        positions = positions if unit == "tokens" else 1
+        log_probs = jax.eval_shape(likelihood.log_probs, model(params, inputs), observed)
+        positions = int(np.prod(log_probs.shape[1:])) if unit == "tokens" else 1
         return flat, N * positions
 
 

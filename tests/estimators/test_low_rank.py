@@ -1,5 +1,7 @@
 """The top of the spectrum by every solver against the dense Fisher, in float64."""
 
+import functools
+
 import jax
 import numpy as np
 import pytest
@@ -39,7 +41,7 @@ def leaves_of(params):
 
 
 def dense(operator, like):
-    return np.asarray(operators.to_dense(operator, like=like))
+    return np.asarray(jax.jit(functools.partial(operators.to_dense, like=like))(operator))
 
 
 def truncated(matrix, rank):
@@ -106,10 +108,10 @@ def test_workers_merge_exactly(solver):
         model, likelihood, rank=3, solver=SOLVERS[solver], targets=targets.exact()
     )
     halves = [Examples(*(x[i::2] for x in examples[:2])) for i in range(2)]
-    state = estimator.init(params, examples)
+    state, update = estimator.init(params, examples), jax.jit(estimator.update)
     for i in range(estimator.passes):
         state = estimator.advance(state) if i else state
-        parts = [estimator.update(state, params, half, None) for half in halves]
+        parts = [update(state, params, half, None) for half in halves]
         state = estimators.merge(estimator, *parts)
     like = leaves_of(params)
     whole, _ = run(estimator, params, examples)
@@ -125,11 +127,10 @@ def test_one_pass_moving_averages_and_chosen_parameters():
     )
     exact = estimators.dense(model, likelihood, **settings)
     states = [e.init(params, examples) for e in (sketch, exact)]
+    updates = [jax.jit(e.update) for e in (sketch, exact)]
     for part in (slice(0, 2), slice(2, 6)):
         batch = Examples(*(x[part] for x in examples[:2]))
-        states = [
-            e.update(s, params, batch, None) for e, s in zip((sketch, exact), states, strict=True)
-        ]
+        states = [u(s, params, batch, None) for u, s in zip(updates, states, strict=True)]
     found, expected = (e.finalize(s) for e, s in zip((sketch, exact), states, strict=True))
     assert set(found.basis) == {"w", "b"}
     like = {name: params[name] for name in ("b", "w")}
