@@ -9,8 +9,15 @@ import jax.numpy as jnp
 from jax import Array
 
 from fishjax.capture.execute import Runner, Value
-from fishjax.capture.factored import Embedding, Gradient, Materialised, Outer, Sum, accumulator
-from fishjax.capture.sites import EXAMPLES, OUTPUTS, Ride, Sites, gather
+from fishjax.capture.factored import (
+    Embedding,
+    Gradient,
+    Materialised,
+    Outer,
+    accumulator,
+    summed,
+)
+from fishjax.capture.sites import OUTPUTS, Ride, Sites, gather
 from fishjax.capture.trace import Trace, abstract_gradient
 from fishjax.types import Batch
 
@@ -42,14 +49,23 @@ def collect(
       `(values or (values, aux), {path: statistic})`.
     """
     vector = program.num_outputs is not None
-    axes = (EXAMPLES, OUTPUTS) if vector else (EXAMPLES,)
-    runner = Runner(program.forms, Sites(statistic, axes))
+    axes = (*program.axes, OUTPUTS) if vector else program.axes
     arguments = {
         i: argument_of(program.paths[i], program.forms[i].layers) if argument_of else None
         for i in program.reported
     }
     outputs_at_once = (chunk or program.num_outputs or 1) if vector else 1
     tickets = _tickets(program, statistic, arguments, outputs_at_once)
+    runner = Runner(
+        program.forms,
+        Sites(statistic, axes, program.axes),
+        {
+            use.index: abstract_gradient(use, program.num_examples, True, outputs_at_once)
+            for i in program.reported
+            if program.forms[i].kind == "joint"
+            for use in program.forms[i].uses
+        },
+    )
     shadows = {
         i: jnp.zeros(jnp.shape(program.leaves[i]), accumulator(program.leaves[i].dtype))
         for i in program.reported
@@ -94,13 +110,7 @@ def collect(
         padded = jnp.pad(cotangents, ((0, rows), (0, 0))).reshape(-1, chunk, output.shape[0])
         return output, aux, jax.lax.map(finished, padded)
 
-    mapped = jax.vmap(
-        per_example,
-        out_axes=(0, 0, None),
-        axis_name=EXAMPLES,
-        spmd_axis_name=program.example_axes or None,
-    )
-    output, aux, results = mapped(program.batch)
+    output, aux, results = program.over_examples(per_example)
     return ((output, aux) if program.has_aux else output), results
 
 
@@ -108,26 +118,30 @@ def _riding(program: Trace, arguments: dict[int, Any], index: int) -> Any:
     """The argument that travels to a use in local form, once per step of its scans."""
     use = program.analysis.uses[index]
     (leaf,) = use.leaves
-    return arguments[leaf] if program.forms[leaf].kind == "local" else None
+    return arguments[leaf] if program.forms[leaf].kind in ("local", "joint") else None
 
 
 def _tickets(
     program: Trace, statistic: SiteStatistic, arguments: dict[int, Any], outputs: int
 ) -> dict[int, Any]:
-    """Zero arrays shaped like what every use will hand out."""
+    """Zero arrays shaped like what every use, or the first of a joint form, will hand out."""
     tickets = {}
     for leaf in program.reported:
         form = program.forms[leaf]
-        if form.kind not in ("local", "factors"):
+        if form.kind not in ("local", "joint", "factors"):
             continue
-        joint = form.kind == "factors"
-        for use in form.uses:
-            gradient = abstract_gradient(use, program.num_examples, joint, outputs)
+        gradients = {
+            u: abstract_gradient(u, program.num_examples, form.shares_factors, outputs)
+            for u in form.uses
+        }
+        if form.kind == "joint":
+            whole = jax.eval_shape(lambda *g, f=form: summed(g, f.disjoint), *gradients.values())
+            gradients = {form.uses[0]: whole}
+        for use, gradient in gradients.items():
             shape = gradient
-            if not joint:
-                layers = form.layers
+            if form.kind != "factors":
                 one = jax.tree.map(
-                    lambda x, layers=layers: jax.ShapeDtypeStruct(x.shape[layers:], x.dtype),
+                    lambda x, layers=form.layers: jax.ShapeDtypeStruct(x.shape[layers:], x.dtype),
                     arguments[leaf],
                 )
                 shape = jax.eval_shape(statistic, gradient, one)
@@ -156,7 +170,7 @@ def _conclude(
 ) -> Any:
     """The statistic of one leaf from whatever its form collected."""
     form, value = program.forms[leaf], program.leaves[leaf]
-    if form.kind == "local":
+    if form.kind in ("local", "joint"):
         return collected[form.uses[0].index]
     if form.kind == "unused":
         rows = program.num_examples * outputs
@@ -171,8 +185,7 @@ def _conclude(
         parts = tuple(_merge_steps(collected[u.index], u) for u in form.uses)
 
     def function(argument: Any, *parts: Any) -> Any:
-        gradient = parts[0] if len(parts) == 1 else Sum(parts, form.disjoint)
-        return statistic(gradient, argument)
+        return statistic(summed(parts, form.disjoint), argument)
 
     for _ in range(form.layers):
         function = jax.vmap(function)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from fishjax.capture.centring import is_centred
 from fishjax.capture.costs import Cost, gram_cost, materialised_cost, prefers_gram
 from fishjax.capture.explicit import on_auto_axes
-from fishjax.capture.factored import Materialised, Outer, Sum, accumulator
+from fishjax.capture.factored import Materialised, Outer, accumulator, summed
 from fishjax.capture.forms import Form
 from fishjax.capture.plan import TapUse, Use
 from fishjax.capture.trace import Trace, abstract_gradient
@@ -175,11 +175,11 @@ def _statistic_form(program: Trace, form: Form, shape: tuple[int, ...]) -> tuple
         elements = float(n * math.prod(shape))
         per_layer = elements / math.prod(shape[: form.layers])
         return "accumulated", form.reason, Cost(2.0 * per_layer, elements)
-    joint = form.kind == "factors"
+    joint = form.shares_factors
     parts: Any = tuple(abstract_gradient(u, n, joint) for u in form.uses)
     if joint:
         parts = tuple(_all_rows(p, u) for p, u in zip(parts, form.uses, strict=True))
-    gradient = Sum(parts, form.disjoint) if len(parts) > 1 else parts[0]
+    gradient = jax.eval_shape(lambda *parts: summed(parts, form.disjoint), *parts)
     dense = materialised_cost(gradient, gradient, n)
     if isinstance(gradient, Materialised):
         return "materialised", "no larger than the parameter", dense

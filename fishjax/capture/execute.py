@@ -46,19 +46,30 @@ class Runner:
     Attributes:
       forms: one for every leaf.
       sites: builds the operation at a use.
+      tickets: shapes of the containers of the uses in joint form, by index.
     """
 
     forms: list[Form]
     sites: Sites
+    tickets: dict[int, Any] = dataclasses.field(default_factory=dict)
 
-    def form(self, use: Use) -> str:
-        """The form of the leaves behind a use."""
-        kinds = {self.forms[leaf].kind for leaf in use.leaves}
-        return kinds.pop() if len(kinds) == 1 else "accumulate"
+    def shares_factors(self, use: Use) -> bool:
+        """Whether the use hands its factors on; a use of several leaves never does."""
+        return all(self.forms[leaf].shares_factors for leaf in use.leaves)
+
+    def joined(self, plan: Plan, rides: Rides) -> Rides:
+        """The rides, with one for every use that comes together with others in this plan."""
+        for form in self.forms:
+            first = form.uses[0].index if form.uses else -1
+            if form.home is plan and first in rides:
+                tickets = {u.index: self.tickets[u.index] for u in form.uses}
+                own = self.sites.joint(tickets, form.disjoint)(rides[first])
+                rides = rides | {index: Ride(ticket, None) for index, ticket in own.items()}
+        return rides
 
     def run(self, plan: Plan, values: list[Value], rides: Rides) -> list[Value]:
         """Evaluates the plan's jaxpr."""
-        jaxpr = plan.jaxpr
+        jaxpr, rides = plan.jaxpr, self.joined(plan, rides)
         env: dict[Any, Value] = dict(zip(jaxpr.invars, values, strict=True))
         env.update((v, Value(c)) for v, c in zip(jaxpr.constvars, plan.consts, strict=True))
 
@@ -80,7 +91,11 @@ class Runner:
         """Turns a static value into data."""
         if value.shadow is not None:
             return Value(shadow_site(value.primal, value.shadow))
-        return Value(self.sites.tap(use)(value.primal, rides[use.index], value.gate))
+        return Value(
+            self.sites.tap(use, self.shares_factors(use))(
+                value.primal, rides[use.index], value.gate
+            )
+        )
 
     def do_plain(self, eqn: Any, action: Any, ins: list[Value], rides: Rides) -> list[Value]:
         """Data or constants only."""
@@ -115,7 +130,7 @@ class Runner:
             ins[operand] = Value(shadow_site(weight.primal, weight.shadow))
             return self.do_plain(eqn, action, ins, rides)
         build: Any = self.sites.product if isinstance(use, ProductUse) else self.sites.embedding
-        site = build(eqn, use, self.form(use) == "factors")
+        site = build(eqn, use, self.shares_factors(use))
         return [Value(site(data.primal, weight.primal, rides[use.index], weight.gate))]
 
     def do_call(self, eqn: Any, action: Any, ins: list[Value], rides: Rides) -> list[Value]:

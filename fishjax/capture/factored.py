@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-__all__ = ["Embedding", "Gradient", "Materialised", "Outer", "Sum", "accumulator", "each"]
+__all__ = ["Embedding", "Gradient", "Materialised", "Outer", "Sum", "accumulator", "each", "summed"]
 
 _Container = TypeVar("_Container")
 Leaf = Any  # an array, or its shape while a program is only being traced
@@ -105,18 +105,19 @@ class Outer:
         """The coarser factors' common dtype."""
         return jnp.promote_types(self.left.dtype, self.right.dtype)
 
-    def materialise(self) -> Array:
-        """`[N, *shape]`, accumulated in float32 or float64."""
-        left, right = self.left, self.right
-        shared = min(left.shape[0], right.shape[0])
-        spec = "nkbri,nbrj->nkbij" if shared < left.shape[0] else "nbri,nkbrj->nkbij"
-        if shared < left.shape[0]:
-            left = left.reshape(shared, -1, *left.shape[1:])
-        else:
-            right = right.reshape(shared, -1, *right.shape[1:])
+    def unshaped(self) -> Array:
+        """The gradients as `[N, B, I, J]`, accumulated in float32 or float64."""
+        left, right = (each(side, self.num_examples) for side in (self.left, self.right))
+        spec = "nbri,nbrj->nbij"
+        if left.shape[1] == 1:  # for an axis of length one XLA's CPU backend copies both factors
+            left, right, spec = left[:, 0], right[:, 0], "nri,nrj->nij"
         dtype = accumulator(self.dtype)
         dense = jnp.einsum(spec, left, right, precision=_HIGHEST, preferred_element_type=dtype)
-        return self.shaped(dense.reshape(-1, *self.dims))
+        return dense if dense.ndim == 4 else dense[:, None]
+
+    def materialise(self) -> Array:
+        """`[N, *shape]`, accumulated in float32 or float64."""
+        return self.shaped(self.unshaped().reshape(-1, *self.dims))
 
     def weighted_sum(self, weights: Array) -> Array:
         """`sum_n weights[n] gradient[n]` as one product, `[*shape]`."""
@@ -215,3 +216,10 @@ class Sum:
 
 
 Gradient = Materialised | Outer | Embedding | Sum
+
+
+def summed(parts: tuple[Any, ...], disjoint: bool) -> Gradient:
+    """The gradient of a parameter whose uses have these gradients."""
+    if all(isinstance(part, Materialised) for part in parts):
+        return Materialised(functools.reduce(jnp.add, (part.gradient for part in parts)))
+    return parts[0] if len(parts) == 1 else Sum(parts, disjoint)

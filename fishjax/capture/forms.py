@@ -1,6 +1,8 @@
 """Which of the exact forms a parameter's gradient takes, chosen once all its uses are known.
 
 - *local*: one use; the statistic is finished where it happens.
+- *joint*: several uses in one block of a scan over layers; the factors of each come together at
+  the block's beginning, where one statistic is finished.
 - *factors*: several factored uses (a tied embedding, a weight shared by steps of a scan, slices
   of a fused weight); the factors of each are collected and one statistic is finished at the end.
 - *accumulate*: anything else; one per-example gradient of the parameter is summed up.
@@ -13,7 +15,15 @@ import math
 from typing import Any
 
 from fishjax.capture import convolution, dense
-from fishjax.capture.plan import ConvolutionUse, DenseUse, EmbeddingUse, ProductUse, Use
+from fishjax.capture.plan import (
+    ConvolutionUse,
+    DenseUse,
+    EmbeddingUse,
+    Plan,
+    ProductUse,
+    TapUse,
+    Use,
+)
 
 __all__ = ["Axes", "Form", "canonical_axes", "choose_forms", "factor_axes", "product_axes"]
 
@@ -25,11 +35,12 @@ class Form:
     """The form chosen for one leaf.
 
     Attributes:
-      kind: `local`, `factors`, `accumulate` or `unused`.
+      kind: `local`, `joint`, `factors`, `accumulate` or `unused`.
       reason: why, for the coverage report.
       uses: the leaf's uses.
       layers: how many leading axes of the leaf are layers of a scan.
       disjoint: whether no two uses meet the same entry of the leaf.
+      home: of the joint form, the plan in which the uses come together.
     """
 
     kind: str
@@ -37,17 +48,23 @@ class Form:
     uses: tuple[Use, ...]
     layers: int
     disjoint: bool = False
+    home: Plan | None = None
+
+    @property
+    def shares_factors(self) -> bool:
+        """Whether uses hand their factors on instead of finishing a statistic of their own."""
+        return self.kind in ("joint", "factors")
 
 
-def choose_forms(uses: list[Use], shapes: list[tuple[int, ...]]) -> list[Form]:
+def choose_forms(plan: Plan, uses: list[Use], shapes: list[tuple[int, ...]]) -> list[Form]:
     """One form for every leaf; `shapes` are the leaves' shapes."""
     return [
-        _choose(tuple(u for u in uses if leaf in u.leaves), shape)
+        _choose(plan, tuple(u for u in uses if leaf in u.leaves), shape)
         for leaf, shape in enumerate(shapes)
     ]
 
 
-def _choose(uses: tuple[Use, ...], shape: tuple[int, ...]) -> Form:
+def _choose(plan: Plan, uses: tuple[Use, ...], shape: tuple[int, ...]) -> Form:
     layers = min((u.layers for u in uses), default=0)
     if not uses:
         return Form("unused", "never meets data: the gradient is zero", uses, 0)
@@ -59,6 +76,11 @@ def _choose(uses: tuple[Use, ...], shape: tuple[int, ...]) -> Form:
     keys = {factor_axes(u) for u in uses}
     apart = _are_apart(uses)
     alike = None not in keys and len(keys) == 1
+    taps = all(isinstance(u, TapUse) for u in uses)
+    home = None if steps else _home(plan, uses)
+    if home is not None and (alike or apart or taps):
+        reason = "several uses in one block: one Gram over all of them"
+        return Form("joint", reason, uses, layers, apart, home)
     if not (alike or apart) or len({_layer_scopes(u) for u in uses}) > 1:
         return Form("accumulate", "several uses without a common factored form", uses, layers)
     stored = sum(_factor_size(u) for u in uses)
@@ -67,6 +89,23 @@ def _choose(uses: tuple[Use, ...], shape: tuple[int, ...]) -> Form:
     if apart:
         return Form("factors", "uses of separate parts: one Gram for each", uses, layers, True)
     return Form("factors", "several uses: one Gram over all of them", uses, layers)
+
+
+def _home(plan: Plan, uses: tuple[Use, ...]) -> Plan | None:
+    """The innermost plan with all the uses, if it is the body of all the scans they are in."""
+    indices, scans, within = {u.index for u in uses}, 0, plan
+    while True:
+        inner = [
+            (action.kind == "scan", nested)
+            for action in within.actions
+            for nested in (action.plan, *action.branches)
+            if nested is not None and indices <= set(nested.use_indices)
+        ]
+        if not inner:
+            break
+        ((is_scan, within),) = inner
+        scans += is_scan
+    return within if scans and all(len(u.scopes) == scans for u in uses) else None
 
 
 def _are_apart(uses: tuple[Use, ...]) -> bool:

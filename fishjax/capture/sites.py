@@ -18,12 +18,13 @@ from jax import Array
 from fishjax.capture import convolution, dense, layout
 from fishjax.capture.adapter import bind
 from fishjax.capture.dense import flatten_groups
-from fishjax.capture.factored import Embedding, Gradient, Materialised, Outer
+from fishjax.capture.factored import Embedding, Gradient, Materialised, Outer, summed
 from fishjax.capture.forms import canonical_axes, product_axes
 from fishjax.capture.plan import ConvolutionUse, DenseUse, EmbeddingUse, ProductUse, TapUse
 
 __all__ = [
     "EXAMPLES",
+    "MEMBERS",
     "OUTPUTS",
     "Ride",
     "Sites",
@@ -34,6 +35,7 @@ __all__ = [
 ]
 
 EXAMPLES = "fishjax_examples"
+MEMBERS = "fishjax_members"  # of a group whose members share some of their inputs
 OUTPUTS = "fishjax_outputs"
 
 Finish = Callable[[Gradient, Any], Any]
@@ -115,10 +117,12 @@ class Sites:
     Attributes:
       finish: statistic of a gradient and the leaf's argument.
       axes: names of the mapped axes, outermost first.
+      data_axes: those of them on which data depends: all but the outputs of an example.
     """
 
     finish: Finish
     axes: tuple[str, ...]
+    data_axes: tuple[str, ...]
 
     def product(self, eqn: Any, use: ProductUse, joint: bool) -> Callable[..., Array]:
         """`(data, weight, ride, gate) -> product` of a dense layer or a convolution."""
@@ -141,7 +145,7 @@ class Sites:
             left, right = rule.factors(eqn, use, data, cotangent)
             back = rule.data_cotangent(eqn, use, data, weight, cotangent, right)
             right = _through(gate, right)
-            left, right = gather(left, self.axes[:1]), gather(right, self.axes)
+            left, right = gather(left, self.data_axes), gather(right, self.axes)
             gradient = product_container(use, left, right, joint)
             return back, None, Ride(finish(gradient, argument), None), None
 
@@ -171,17 +175,17 @@ class Sites:
             if not use.clip:  # rows that the gather filled have no gradient
                 right = jnp.where(inside[:, None], right, 0)
             ids = jnp.clip(ids, 0, use.vocabulary - 1).astype(jnp.float32)
-            ids, right = gather(ids, self.axes[:1]), gather(right, self.axes)
+            ids, right = gather(ids, self.data_axes), gather(right, self.axes)
             gradient = embedding_container(use, ids, right, joint)
             return None, None, Ride(finish(gradient, argument), None), None
 
         site.defvjp(forward, backward)
         return site
 
-    def tap(self, use: TapUse) -> Callable[..., Array]:
+    def tap(self, use: TapUse, joint: bool) -> Callable[..., Array]:
         """`(value, ride, gate) -> value`; the ticket receives the value's cotangent."""
         assert use.view is not None
-        view = use.view
+        view, finish = use.view, _keep if joint else self.finish
 
         @jax.custom_vjp
         def site(value: Array, ride: Ride, gate: Gate) -> Array:
@@ -195,7 +199,33 @@ class Sites:
             argument, gate = saved
             cotangent = _through(gate, cotangent)
             gradient = gather(layout.pull_back(view, cotangent), self.axes)
-            return None, Ride(self.finish(Materialised(gradient), argument), None), None
+            return None, Ride(finish(Materialised(gradient), argument), None), None
+
+        site.defvjp(forward, backward)
+        return site
+
+    def joint(self, tickets: dict[int, Any], disjoint: bool) -> Callable[[Ride], dict[int, Any]]:
+        """`ride -> tickets` of several uses, whose factors make up one gradient.
+
+        Args:
+          tickets: shapes of the uses' containers, by index.
+          disjoint: as in `factored.Sum`.
+        """
+
+        def zeros() -> dict[int, Any]:
+            return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), tickets)
+
+        @jax.custom_vjp
+        def site(ride: Ride) -> dict[int, Any]:
+            del ride
+            return zeros()
+
+        def forward(ride: Ride) -> tuple[dict[int, Any], Any]:
+            return zeros(), ride.argument
+
+        def backward(argument: Any, parts: dict[int, Any]) -> tuple[Ride]:
+            gradient = summed(tuple(parts[i] for i in sorted(parts)), disjoint)
+            return (Ride(self.finish(gradient, argument), None),)
 
         site.defvjp(forward, backward)
         return site

@@ -1,6 +1,6 @@
 """A function on one example as an analysed program: what report and engine start from."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,13 +10,39 @@ from fishjax.capture.factored import Materialised, accumulator
 from fishjax.capture.forms import Form, choose_forms
 from fishjax.capture.placement import example_mesh_axes
 from fishjax.capture.plan import EmbeddingUse, ProductUse, TapUse
-from fishjax.capture.sites import embedding_container, product_container
+from fishjax.capture.sites import EXAMPLES, MEMBERS, embedding_container, product_container
 from fishjax.capture.squeeze import squeezed_program
 from fishjax.capture.verify import verify_once
 from fishjax.trees import Selection, flatten_with_paths, leading_size, select_paths, take_example
 from fishjax.types import Batch, Params
 
-__all__ = ["Trace", "abstract_gradient"]
+__all__ = ["Grouping", "Trace", "abstract_gradient"]
+
+
+class Grouping(NamedTuple):
+    """Examples in groups whose members share some of their inputs.
+
+    Attributes:
+      lead: (Q, K), groups and members of each.
+      shared: for every leaf of the batch whether it is `[Q, ...]`, the same for all members, and
+        not `[Q, K, ...]`.
+    """
+
+    lead: tuple[int, int]
+    shared: tuple[bool, ...]
+
+    def rows(self, batch: Batch) -> Batch:
+        """`[Q K, ...]`: every member with inputs of its own."""
+        q, k = self.lead
+
+        def flat(leaf: Any, shared: bool) -> Any:
+            if shared:
+                return jnp.repeat(jnp.asarray(leaf), k, axis=0)
+            return leaf.reshape(q * k, *leaf.shape[2:])
+
+        leaves, treedef = jax.tree.flatten(batch)
+        pairs = zip(leaves, self.shared, strict=True)
+        return jax.tree.unflatten(treedef, [flat(leaf, shared) for leaf, shared in pairs])
 
 
 class Trace:
@@ -29,8 +55,9 @@ class Trace:
       leaves: their arrays (or shapes).
       treedef: of the parameters.
       selected: which leaves are wanted.
-      batch: the arrays, example axis first.
-      num_examples: N.
+      batch: the arrays, example axis first; of groups as in `Grouping`.
+      grouping: how examples share inputs, or None.
+      num_examples: N, of groups Q K.
       has_aux: whether the function returns `(values, aux)`.
       num_outputs: K for a function of K outputs, None for one number per example.
       aux_tree: structure of the auxiliary output.
@@ -48,15 +75,17 @@ class Trace:
         parameters: Selection = None,
         has_aux: bool = False,
         vector: bool = False,
+        grouping: Grouping | None = None,
     ):
-        verify_once(fn, params, batch, has_aux)
-        self.batch, self.has_aux = batch, has_aux
+        rows = batch if grouping is None else grouping.rows(batch)
+        verify_once(fn, params, rows, has_aux)
+        self.batch, self.has_aux, self.grouping = batch, has_aux, grouping
         self.paths, leaves, self.treedef = flatten_with_paths(params)
         self.leaves = [leaf if hasattr(leaf, "dtype") else jnp.asarray(leaf) for leaf in leaves]
         self.selected = select_paths(self.paths, parameters)
-        self.num_examples = leading_size(batch)
+        self.num_examples = leading_size(rows)
         example = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(jnp.shape(x)[1:], jnp.result_type(x)), batch
+            lambda x: jax.ShapeDtypeStruct(jnp.shape(x)[1:], jnp.result_type(x)), rows
         )
 
         def single(*inputs: Any) -> Any:
@@ -73,7 +102,32 @@ class Trace:
         squeezed = jax.make_jaxpr(squeezed_program(closed.jaxpr, list(closed.consts)))(*inputs)
         self.analysis = self._analysed(squeezed)
         shapes = [tuple(jnp.shape(leaf)) for leaf in self.leaves]
-        self.forms: list[Form] = choose_forms(self.analysis.uses, shapes)
+        self.forms: list[Form] = choose_forms(self.analysis.plan, self.analysis.uses, shapes)
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """Names of the mapped axes of the examples, outermost first."""
+        return (EXAMPLES,) if self.grouping is None else (EXAMPLES, MEMBERS)
+
+    def over_examples(self, per_example: Any) -> Any:
+        """`(values, aux, statistics)` of all examples; statistics have no example axis."""
+        out_axes, mapped = (0, 0, None), per_example
+        if self.grouping is not None:
+            treedef = jax.tree.structure(self.batch)
+            axes = [None if shared else 0 for shared in self.grouping.shared]
+            mapped = jax.vmap(
+                mapped,
+                in_axes=(jax.tree.unflatten(treedef, axes),),
+                out_axes=out_axes,
+                axis_name=MEMBERS,
+            )
+        mapped = jax.vmap(
+            mapped,
+            out_axes=out_axes,
+            axis_name=EXAMPLES,
+            spmd_axis_name=self.example_axes or None,
+        )
+        return mapped(self.batch)
 
     def _analysed(self, closed: Any) -> Analysis:
         try:

@@ -95,7 +95,7 @@ def prepare_job(settings: Settings) -> Job:
             prepared.encoded,
             batch_tokens=settings.batch_tokens,
             multiple=data_size(mesh),
-            share_prompts=not settings.per_token,
+            share_prompts=True,
         )
     except (CheckpointError, TokenizerError, TaskError) as error:
         raise InputError(str(error)) from None

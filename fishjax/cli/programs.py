@@ -15,17 +15,18 @@ from fishjax.types import Params
 
 __all__ = ["Programs", "batch_shape", "num_read_tokens"]
 
-Shape = tuple[int, ...]
+Shape = tuple[tuple[Any, ...], ...]
 
 
 def batch_shape(batch: BatchPlan) -> Shape:
-    """What decides which program runs a batch: the shapes of token ids and of positions."""
-    return (*batch.groups["token_ids"].shape, *batch.groups["positions"].shape)
+    """What decides which program runs a batch: the shapes of all its arrays."""
+    return tuple((name, *array.shape) for name, array in sorted(batch.groups.items()))
 
 
 def num_read_tokens(batch: BatchPlan) -> int:
     """Tokens of all answers' backward passes, padding included: a batch's cost."""
-    return batch.mask.size * batch.groups["token_ids"].shape[-1]
+    names = {"prefix", "token_ids"} & batch.groups.keys()
+    return batch.mask.size * sum(batch.groups[name].shape[-1] for name in names)
 
 
 class Programs:

@@ -3,11 +3,10 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from fishjax.gradients import grouped_gram, output_gram, output_squared_norms
+from fishjax.gradients import grouped_gram, output_squared_norms
 from fishjax.scores import (
     TOKEN_SCORES,
     Answers,
@@ -17,7 +16,7 @@ from fishjax.scores import (
     log_probabilities,
     parameter_shares,
 )
-from fishjax.tasks import token_log_likelihoods
+from fishjax.tasks import SHARED_LEAVES, token_log_likelihoods
 from fishjax.trees import Selection
 from fishjax.types import ApplyFn, Batch, Params
 
@@ -62,13 +61,13 @@ def build_step(
     """Builds `step(params, groups, mask) -> StepOutputs`, a pure function to compile.
 
     Args:
-      apply_fn: `(params, token_ids, positions) -> logits`.
+      apply_fn: `(params, token_ids, positions) -> logits`; for groups with a `prefix` it takes
+        that and `prefix_lengths` in place of `positions`.
       with_token_scores: also take one gradient per token of the chosen answer.
       parameters: whose gradients, as in `fishjax.trees.select_paths`; the rest is frozen.
 
     Returns:
-      A function of `BatchPlan.groups` and `BatchPlan.mask`; token scores are of groups whose
-      answers do not share prompts.
+      A function of `BatchPlan.groups` and `BatchPlan.mask`.
     """
     token_fn = token_log_likelihoods(apply_fn)
 
@@ -76,15 +75,12 @@ def build_step(
         tokens = token_fn(params, rows)
         return jnp.sum(tokens.log_likelihoods, axis=-1), tokens
 
-    apart = grouped_gram(answer_fn, has_aux=True, parameters=parameters)
-    # a missing answer has no targets, so its outputs and gradients are zero without the mask
-    together = output_gram(answer_fn, has_aux=True, parameters=parameters)
-
     def step(params: Params, groups: Batch, mask: Array) -> StepOutputs:
-        shared = "branches" in groups
-        (log_likelihoods, tokens), gram = (
-            together(params, groups) if shared else apart(params, groups, mask)
+        shared = [name for name in SHARED_LEAVES if name in groups]
+        gram_fn = grouped_gram(
+            answer_fn, has_aux=True, parameters=parameters, shared=shared or None
         )
+        (log_likelihoods, tokens), gram = gram_fn(params, groups, mask)
         num_tokens = jnp.sum(groups["target_mask"] > 0, axis=-1)
         entropies = tokens.entropies.sum(axis=-1) / jnp.maximum(num_tokens, 1)
         answers = Answers(log_likelihoods, gram.total, mask, num_tokens, entropies)
@@ -123,7 +119,10 @@ def _token_scores(
 ) -> tuple[dict[str, Array], dict[str, Array]]:
     """`(scores, values)` of the tokens of the chosen answers only: K times cheaper than of all."""
     questions = jnp.arange(groups["target_mask"].shape[0])
-    rows = jax.tree.map(lambda leaf: leaf[questions, choice.index], groups)
+    rows = {
+        name: leaf if name in SHARED_LEAVES else leaf[questions, choice.index]
+        for name, leaf in groups.items()
+    }
     # one token at a time: the memory of one backward pass, whatever the length
     log_likelihoods, norms = output_squared_norms(token_fn, chunk=1, parameters=parameters)(
         params, rows

@@ -10,11 +10,11 @@ from jaxtyping import Array, Bool, Float
 from fishjax.capture import Gradient
 from fishjax.capture.collect import collect
 from fishjax.capture.explicit import axis_from_end, axis_from_start, on_auto_axes
-from fishjax.capture.trace import Trace
+from fishjax.capture.trace import Grouping, Trace
 from fishjax.gradients.metric import Metric, total_over_parameters
 from fishjax.gradients.results import Gram
 from fishjax.operators import Operator
-from fishjax.trees import Selection
+from fishjax.trees import Selection, flatten_with_paths, select_paths
 from fishjax.types import ApplyFn, Batch, Inputs, LogProbFn, Params, WithAux
 
 __all__ = ["grouped_gram", "jacobian_gram", "output_gram"]
@@ -26,6 +26,7 @@ def grouped_gram(
     covariance: Operator | None = None,
     parameters: Selection = None,
     has_aux: bool = False,
+    shared: Selection = None,
 ) -> Callable[[Params, Batch, Bool[Array, "Q K"]], tuple[Any, Gram]]:
     r"""Gram matrices $\nabla f_{qj}^\top\Sigma\nabla f_{qk}$ of the answers of each question.
 
@@ -37,10 +38,14 @@ def grouped_gram(
       covariance: as in `squared_norms`.
       parameters: as in `squared_norms`.
       has_aux: whether `fn` returns `(values [N], aux)`; aux leaves come back as `[Q, K, ...]`.
+      shared: leaves of `groups` that all answers of a question have in common, by path as
+        `parameters`: they are `[Q, ...]`, and what depends on nothing else is computed once a
+        question, forward. None: none. `fn` sees them like the others, one row an answer.
 
     Returns:
-      `(params, groups, mask) -> (outputs [Q, K], Gram)`: leaves of `groups` are `[Q, K, ...]`;
-      answers outside `mask` have zero rows and columns. Their inputs must still be valid.
+      `(params, groups, mask) -> (outputs [Q, K], Gram)`: other leaves of `groups` are
+      `[Q, K, ...]`; answers outside `mask` have zero rows and columns. Their inputs must still be
+      valid.
 
     Raises:
       ValueError: a leaf of `groups` does not begin with the mask's shape; as `squared_norms`.
@@ -50,9 +55,12 @@ def grouped_gram(
         fn: Any, covariance: Any, params: Params, groups: Batch, mask: Array
     ) -> tuple[Any, Gram]:
         q, k = mask.shape
-        rows = jax.tree.map(lambda leaf: _merge(leaf, (q, k)), groups)
-
-        program = Trace(fn, params, rows, parameters=parameters, has_aux=has_aux)
+        grouping = _grouping(groups, (q, k), shared)
+        batch = grouping.rows(groups) if shared is None else groups
+        program = Trace(
+            fn, params, batch, parameters=parameters, has_aux=has_aux,
+            grouping=None if shared is None else grouping,
+        )  # fmt: skip
         metric = Metric(covariance, program)
 
         def statistic(gradient: Gradient, argument: Any) -> Any:
@@ -61,7 +69,8 @@ def grouped_gram(
         outputs, collected = collect(program, statistic, argument_of=metric.argument_of)
         pair = mask[:, :, None] & mask[:, None, :]
         grams = {p: jnp.where(pair, gram, 0.0) for p, gram in metric.finish(collected).items()}
-        outputs = jax.tree.map(lambda x: x.reshape(q, k, *x.shape[1:]), outputs)
+        if shared is None:
+            outputs = jax.tree.map(lambda x: x.reshape(q, k, *x.shape[1:]), outputs)
         return outputs, Gram(total_over_parameters(grams, 3), grams)
 
     return on_auto_axes(run, fn, _places, extra=covariance)
@@ -71,12 +80,19 @@ def _places(results: Any, _: Any) -> Any:
     return axis_from_start(results[0], 0), axis_from_end(results[1], 3)
 
 
-def _merge(leaf: Array, lead: tuple[int, int]) -> Array:
-    if tuple(leaf.shape[:2]) != lead:
-        raise ValueError(
-            f"a leaf of groups has shape {leaf.shape}: expected it to begin with the mask's {lead}"
-        )
-    return leaf.reshape(lead[0] * lead[1], *leaf.shape[2:])
+def _grouping(groups: Batch, lead: tuple[int, int], shared: Selection) -> Grouping:
+    paths, leaves, _ = flatten_with_paths(groups)
+    taken = [False] * len(paths) if shared is None else select_paths(paths, shared)
+    for path, leaf, is_shared in zip(paths, leaves, taken, strict=True):
+        expected = lead[:1] if is_shared else lead
+        if tuple(jnp.shape(leaf)[: len(expected)]) != expected:
+            raise ValueError(
+                f"leaf {path!r} of groups has shape {jnp.shape(leaf)}: expected it to begin with "
+                f"the mask's {expected}"
+            )
+    if all(taken):
+        raise ValueError("all leaves of groups are shared: then the answers are all the same")
+    return Grouping(lead, tuple(taken))
 
 
 def output_gram(

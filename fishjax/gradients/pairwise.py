@@ -32,15 +32,16 @@ def pairwise(a: Gradient, b: Gradient, groups: int) -> Array:
     """
     if prefers_gram(a, b, groups):
         return sum(_factored(x, y, groups) for x, y in pairs(a, b))  # type: ignore[return-value]
-    left = a.materialise()
-    right = left if a is b else b.materialise()
-    # The parameter's axes stay apart: merging them would gather gradients that a mesh shards.
+    left, right = _dense(a, b)
     axes = tuple(range(1, left.ndim))
     if left.shape[0] == right.shape[0] == groups:
         return jnp.sum(left * right, axis=axes)[:, None, None]
-    left = left.reshape(groups, left.shape[0] // groups, *left.shape[1:])
-    right = right.reshape(groups, right.shape[0] // groups, *right.shape[1:])
-    inner = tuple(a + 1 for a in axes)
+    # Merging axes would gather gradients that a mesh shards; leaving them apart, XLA's CPU backend
+    # transposes the gradients.
+    shape = (-1,) if jax.device_count() == 1 else left.shape[1:]
+    left = left.reshape(groups, left.shape[0] // groups, *shape)
+    right = right.reshape(groups, right.shape[0] // groups, *shape)
+    inner = tuple(range(2, left.ndim))
     return jax.lax.dot_general(
         left,
         right,
@@ -48,6 +49,19 @@ def pairwise(a: Gradient, b: Gradient, groups: int) -> Array:
         precision=_HIGHEST,
         preferred_element_type=accumulator(jnp.promote_types(left.dtype, right.dtype)),
     )
+
+
+def _dense(a: Gradient, b: Gradient) -> tuple[Array, Array]:
+    """Both gradients materialised, their entries in any common order."""
+    alike = isinstance(a, Outer) and isinstance(b, Outer) and _layout(a) == _layout(b)
+    first = a.unshaped() if alike else a.materialise()
+    if a is b:
+        return first, first
+    return first, b.unshaped() if alike else b.materialise()
+
+
+def _layout(part: Outer) -> tuple[Any, ...]:
+    return part.dims, part.permutation, part.axes, part.restore
 
 
 def _einsum(spec: str, x: Array, y: Array) -> Array:

@@ -5,17 +5,16 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float
 
 __all__ = [
     "Context",
+    "Prefix",
     "Scores",
-    "Tree",
     "attend",
     "attend_where",
     "flatten_tokens",
     "rotate",
-    "tree_of",
 ]
 
 Table = Array | np.ndarray
@@ -36,27 +35,19 @@ class Scores(NamedTuple):
 PLAIN = Scores()
 
 
-class Tree(NamedTuple):
-    """Rows that hold a prefix and several continuations of it, each blind to the others.
+class Prefix(NamedTuple):
+    """What a continuation reads of the sequence it continues, one layer.
 
     Attributes:
-      branches: `[N, T]`, 0 for the prefix, another number for each continuation.
-      places: `[N, T]` position of each token in the sequence of prefix and its continuation.
+      keys: `[N, P, g, k]`.
+      values: likewise.
+      gaps: `[N, T, P + T]` how far before each token of the continuation every key of prefix and
+        continuation is, 0 for itself; negative for what it does not attend to.
     """
 
-    branches: Array
-    places: Array
-
-
-def tree_of(branches: Int[Array, "N T"]) -> Tree:
-    """The tree of rows whose prefix comes first; a token's place counts what it may attend to."""
-    seen = _visible(branches, branches) & np.tri(branches.shape[1], dtype=bool)
-    return Tree(branches, jnp.sum(seen, axis=-1) - 1)
-
-
-def _visible(of: Int[Array, "N t"], keys: Int[Array, "N s"]) -> Bool[Array, "N t s"]:
-    """Whether a token may attend to a key, order aside: the prefix and its own branch."""
-    return (keys[:, None] == 0) | (of[..., None] == keys[:, None])
+    keys: Array
+    values: Array
+    gaps: Array
 
 
 class Context(NamedTuple):
@@ -67,7 +58,7 @@ class Context(NamedTuple):
       sin: likewise.
       window: keys a position attends to, itself included; None for all.
       mask: `[N, T]`, false for padding anywhere; None where only the right is padded.
-      tree: which branch of its row each token is in, None where rows are sequences.
+      prefix: what the rows continue, or None.
       past: `(keys, values)` `[N, S, g, k]` of earlier tokens with room for these, or None.
       start: where in `past` these tokens go.
       allowed: `[N, T, S]` which keys of `past` a token attends to, window not included.
@@ -78,7 +69,7 @@ class Context(NamedTuple):
     sin: Table | None
     window: Any = None
     mask: Array | None = None
-    tree: "Tree | None" = None
+    prefix: Prefix | None = None
     past: tuple[Array, Array] | None = None
     start: Any = None
     allowed: Array | None = None
@@ -126,7 +117,6 @@ def attend(
     *,
     window: Any = None,
     mask: Array | None = None,
-    tree: Tree | None = None,
     scores: Scores = PLAIN,
 ) -> Float[Array, "N T h k"]:
     """Causal attention; query head i uses key and value head i // (h / g).
@@ -141,7 +131,6 @@ def attend(
       value: as projected.
       window: keys a position attends to, itself included: None, a number or a traced number.
       mask: `[N, T]` keys that count.
-      tree: branches that are blind to each other; the window then counts places.
       scores: scale and cap.
     """
     length = query.shape[1]
@@ -149,16 +138,10 @@ def attend(
     blocks = []
     for start in range(0, length, size):
         stop = min(start + size, length)
-        # places of a tree are closer than the indices that this skips by
-        near = isinstance(window, int) and tree is None
-        first = max(0, start - window + 1) if near else 0
+        first = max(0, start - window + 1) if isinstance(window, int) else 0
         allowed: Any = np.tri(stop - start, stop - first, start - first, dtype=bool)
-        if tree is not None:
-            at, keys = tree.places[:, start:stop, None], tree.places[:, None, :stop]
-            allowed = allowed & _visible(tree.branches[:, start:stop], tree.branches[:, :stop])
-        else:
-            at, keys = np.arange(start, stop)[:, None], np.arange(first, stop)
         if window is not None:
+            at, keys = np.arange(start, stop)[:, None], np.arange(first, stop)
             allowed = allowed & (at - keys < window)
         if mask is not None:
             allowed = allowed & mask[:, None, first:stop]

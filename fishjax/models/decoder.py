@@ -11,9 +11,9 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from fishjax.trees import flatten_with_paths
 
-from .attention import Context, flatten_tokens, tree_of
+from .attention import Context, Prefix, flatten_tokens
 from .config import DecoderConfig
-from .decoder_inputs import check_inputs, check_params
+from .decoder_inputs import check_inputs, check_params, check_prefix
 from .layers import Block, add_norm, normal_weight, normalised
 from .lora_layers import dropout_keys
 
@@ -65,16 +65,22 @@ class Decoder(nnx.Module):
         positions: Int[Array, "N A"] | None = None,
         mask: Bool[Array, "N T"] | None = None,
         dropout_key: Array | None = None,
-        branches: Int[Array, "N T"] | None = None,
+        prefix: Int[Array, "N P"] | None = None,
+        prefix_lengths: Int[Array, " N"] | None = None,
     ) -> Float[Array, "N S V"]:
         """Logits at every position, or only at `positions` (S = T or A)."""
-        places = None if mask is None else jnp.maximum(jnp.cumsum(mask, axis=1) - 1, 0)
-        tree = None if branches is None else tree_of(branches)
-        places = places if tree is None else tree.places
-        hidden = self._embedded(token_ids, places)
-        plan = _LayerPlan(self.config, token_ids.shape[1], places)
-        keys = dropout_keys(self.config, dropout_key, token_ids.shape[0])
-        hidden = self._run_layers(hidden, plan, Context(None, None, mask=mask, tree=tree), keys)
+        if prefix is not None and prefix_lengths is not None:
+            hidden = self._continued(token_ids, prefix, prefix_lengths)
+        else:
+            places = None if mask is None else jnp.maximum(jnp.cumsum(mask, axis=1) - 1, 0)
+            plan = _LayerPlan(self.config, token_ids.shape[1], places)
+            keys = dropout_keys(self.config, dropout_key, token_ids.shape[0])
+
+            def layer(block: Block, hidden: Array, kind: Any, keys: Any) -> Array:
+                common = Context(None, None, mask=mask, dropout_keys=keys)
+                return block(hidden, plan.context(kind, common))[0]
+
+            hidden = self._run_layers(layer, self._embedded(token_ids, places), plan.kinds, keys)
         if positions is not None:
             hidden = jnp.take_along_axis(hidden, positions[..., None], axis=1, mode="fill")
         return self._logits(hidden)
@@ -119,20 +125,45 @@ class Decoder(nnx.Module):
             hidden = hidden + at.astype(dtype)
         return hidden
 
+    def _continued(self, token_ids: Array, prefix: Array, lengths: Array) -> Array:
+        """Hidden states of continuations of prefixes; the prefix attends to nothing of them."""
+        read, length = prefix.shape[1], token_ids.shape[1]
+        own = np.arange(length)
+        places = lengths[:, None] + own
+        before = jnp.where(np.arange(read) < lengths[:, None], np.arange(read), read + length + 1)
+        after = jnp.where(np.tri(length, dtype=bool), own[:, None] - own, -1)
+        gaps = jnp.concatenate(
+            [
+                places[:, :, None] - before[:, None],
+                jnp.broadcast_to(after, (len(places), length, length)),
+            ],
+            axis=2,
+        )
+        first = _LayerPlan(self.config, read, None)
+        second = _LayerPlan(self.config, read + length, places)
+
+        def layer(block: Block, hidden: tuple[Array, Array], kind: Any, _: Any) -> Any:
+            start, rest = hidden
+            start, held = block(start, first.context(kind, Context(None, None)))
+            common = Context(None, None, prefix=Prefix(*held, gaps))
+            return start, block(rest, second.context(kind, common))[0]
+
+        hidden = self._embedded(prefix, None), self._embedded(token_ids, places)
+        return self._run_layers(layer, hidden, first.kinds, None)[1]
+
     def _run_layers(
-        self, hidden: Array, plan: "_LayerPlan", common: Context, keys: Array | None
-    ) -> Array:
+        self, layer: Callable[..., Any], hidden: Any, kinds: dict[str, Any], keys: Array | None
+    ) -> Any:
+        """Scans `layer(block, hidden, kind, dropout keys) -> hidden` over the blocks."""
         block, stacked = nnx.split(self.layers)
 
-        def step(hidden, layer):
-            weights, kind, own = layer
-            context = plan.context(kind, common)._replace(dropout_keys=own)
-            return nnx.merge(block, weights)(hidden, context)[0], None
+        def step(hidden, of_layer):
+            weights, kind, own = of_layer
+            return layer(nnx.merge(block, weights), hidden, kind, own), None
 
         if self.config.remat:
             step = jax.checkpoint(step, prevent_cse=False)  # scan already prevents it
-        layers = nnx.to_pure_dict(stacked), plan.kinds, keys
-        hidden, _ = jax.lax.scan(step, hidden, layers)
+        hidden, _ = jax.lax.scan(step, hidden, (nnx.to_pure_dict(stacked), kinds, keys))
         return hidden
 
     def _logits(self, hidden: Float[Array, "N S d"]) -> Float[Array, "N S V"]:
@@ -226,9 +257,9 @@ def init_params(config: DecoderConfig, key: Key[Array, ""] | Array) -> Params:
 def decoder_apply_fn(
     config: DecoderConfig,
 ) -> Callable[..., Float[Array, "N S V"]]:
-    """Builds `apply_fn(params, token_ids, positions, mask, dropout_key, branches)`, pure.
+    """Builds a pure `apply_fn(params, token_ids, positions, mask, dropout_key, ...)`.
 
-    It returns logits; the last four arguments may be left out.
+    It returns logits; all but the first two arguments may be left out.
 
     `token_ids` is `[N, T]` with T at most `context_length`; logits are `[N, T, V]`. With
     `positions` `[N, A]` the hidden states are gathered there before the head, so logits are
@@ -238,9 +269,10 @@ def decoder_apply_fn(
     position; logits there mean nothing. An id outside the vocabulary makes its example's logits
     NaN, a position outside the sequence its own row: never some other token's logits.
 
-    With `branches` `[N, T]` a row is a prefix (0) and, behind it, several continuations (other
-    numbers), each of which sees the prefix and itself: logits are those of the sequences
-    prefix + continuation, for which the prefix is computed once. Not together with a `mask`.
+    With `prefix` `[N, P]` and `prefix_lengths` `[N]` the rows continue sequences: the first
+    `prefix_lengths[n]` tokens of `prefix[n]`, then `token_ids[n]`. Logits are those of the
+    continuation. What depends on the prefix alone is computed from the prefix alone, so under a
+    `vmap` over several continuations it is computed once. Without `positions`, `mask` and dropout.
 
     With a `lora` in the config, parameters are weights and adapters joined (`fishjax.models.lora`),
     and a `dropout_key` makes its dropout happen: one key, or `[N]` keys, one an example, so that an
@@ -265,13 +297,20 @@ def decoder_apply_fn(
     """
     graphdef, expected = _structure(config)
 
-    def apply_fn(params, token_ids, positions=None, mask=None, dropout_key=None, branches=None):
+    def apply_fn(
+        params, token_ids, positions=None, mask=None, dropout_key=None, *,
+        prefix=None, prefix_lengths=None,
+    ):  # fmt: skip
         check_params(params, expected)
-        check_inputs(token_ids, config, positions=positions, mask=mask, branches=branches)
+        check_inputs(token_ids, config, positions=positions, mask=mask)
+        if prefix is not None or prefix_lengths is not None:
+            others = {"positions": positions, "mask": mask, "dropout_key": dropout_key}
+            check_prefix(token_ids, prefix, prefix_lengths, config, others)
         decoder = nnx.merge(graphdef, jax.tree.map(jnp.asarray, params))
-        arrays = (None if x is None else jnp.asarray(x) for x in (positions, mask))
-        tree = None if branches is None else jnp.asarray(branches)
-        return decoder(jnp.asarray(token_ids), *arrays, dropout_key, tree)
+        positions, mask, prefix, prefix_lengths = (
+            None if x is None else jnp.asarray(x) for x in (positions, mask, prefix, prefix_lengths)
+        )
+        return decoder(jnp.asarray(token_ids), positions, mask, dropout_key, prefix, prefix_lengths)
 
     return apply_fn
 

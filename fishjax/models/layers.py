@@ -137,25 +137,33 @@ class Attention(nnx.Module):
 
     def __call__(
         self, x: Float[Array, "N T d"], context: Context
-    ) -> tuple[Float[Array, "N T d"], tuple[Array, Array] | None]:
+    ) -> tuple[Float[Array, "N T d"], tuple[Array, Array]]:
         """`(output, keys and values with those of the past)`; the softmax is at least float32."""
         query, key = (self._heads(x, name, context) for name in ("query", "key"))
         value = projected(self, "value", x, context.dropout_keys)
         scores = Scores(self.config.query_scale, self.config.score_cap)
-        if context.past is None:
-            past = None
-            kept = {"window": context.window, "mask": context.mask, "tree": context.tree}
-            mixed = attend(query, key, value, **kept, scores=scores)
-        else:
-            past = tuple(
+        held = key, value
+        if context.past is not None:
+            held = tuple(
                 jax.lax.dynamic_update_slice_in_dim(old, new.astype(old.dtype), context.start, 1)
-                for old, new in zip(context.past, (key, value), strict=True)
+                for old, new in zip(context.past, held, strict=True)
             )
-            mixed = attend_where(query, past[0], past[1], _recent(context), scores)
+            mixed = attend_where(query, *held, _recent(context), scores)
+        elif context.prefix is not None:
+            keys, values, gaps = context.prefix
+            allowed = gaps >= 0 if context.window is None else _within(gaps, context.window)
+            joined = (
+                jnp.concatenate(pair, axis=1) for pair in zip((keys, values), held, strict=True)
+            )
+            mixed = attend_where(query, *joined, allowed, scores)
+        else:
+            mixed = attend(
+                query, key, value, window=context.window, mask=context.mask, scores=scores
+            )
         weight, bias = self.output[...].astype(x.dtype), _optional(self, "output_bias")
         out = jnp.einsum("mhk,hkd->md", flatten_tokens(mixed), weight).reshape(x.shape)
         out = out if bias is None else out + bias.astype(x.dtype)
-        return with_low_rank(self, "output", mixed, out, context.dropout_keys), past  # type: ignore[return-value]
+        return with_low_rank(self, "output", mixed, out, context.dropout_keys), held  # type: ignore[return-value]
 
     def _heads(self, x: Array, name: str, context: Context) -> Array:
         """Queries or keys, normalised and rotated."""
@@ -166,6 +174,11 @@ class Attention(nnx.Module):
             return heads
         interleaved = self.config.rotary_of(local=False).interleaved
         return rotate(heads, context.cos, context.sin, interleaved=interleaved)
+
+
+def _within(gaps: Array, window: Any) -> Array:
+    """The keys at or before a token that are inside the window."""
+    return (gaps >= 0) & (gaps < window)
 
 
 def _recent(context: Context) -> Array:
@@ -228,13 +241,13 @@ class Block(nnx.Module):
 
     def __call__(
         self, x: Float[Array, "N T d"], context: Context
-    ) -> tuple[Float[Array, "N T d"], tuple[Array, Array] | None]:
+    ) -> tuple[Float[Array, "N T d"], tuple[Array, Array]]:
         """`(x with both sub-layers added, keys and values as from Attention)`."""
-        mixed, past = self.attention(normalised(self, "attention_norm", self.config, x), context)
+        mixed, held = self.attention(normalised(self, "attention_norm", self.config, x), context)
         after = x + self._post("post_attention_norm", mixed)
         read = x if self.config.parallel else after
         out = self.mlp(normalised(self, "mlp_norm", self.config, read), context.dropout_keys)
-        return after + self._post("post_mlp_norm", out), past
+        return after + self._post("post_mlp_norm", out), held
 
     def _post(self, name: str, x: Array) -> Array:
         return normalised(self, name, self.config, x) if self.config.post_norms else x

@@ -17,11 +17,13 @@ from .matching import clean_answer, contains_match, exact_match
 from .open_questions import OpenQuestion
 from .questions import Question, Task, TaskError
 from .registry import OPEN_TASKS, TASKS, load_open_task, load_task
+from .shared_prompts import SHARED_LEAVES
 from .shots import choose_shots, few_shot, with_shots
 
 __all__ = [
     "OPEN_TASKS",
     "SEPARATOR",
+    "SHARED_LEAVES",
     "TASKS",
     "BatchPlan",
     "EncodedAnswer",

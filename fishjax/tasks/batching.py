@@ -34,8 +34,8 @@ class BatchPlan(NamedTuple):
       groups: `token_ids` [Q, K, T] int32, what the model reads, padded with 0 on the right;
         `positions` [Q, K, A] int32, the positions whose next token is a target; `targets` [Q, K, A]
         int32; `target_mask` [Q, K, A] float32, 1 for a target and 0 for padding. Where answers
-        share their prompt, `token_ids` is [Q, T] and `branches` [Q, T] int32 says which tokens are
-        the prompt (0), answer k (k + 1) or padding (-1).
+        share their prompt, it is in `prefix` [Q, P] int32, `prefix_lengths` [Q] of it, `token_ids`
+        [Q, K, A] is what follows, and the target behind each of these is next; no `positions`.
       mask: `[Q, K]` bool, true for an answer and false for padding.
     """
 
@@ -53,7 +53,8 @@ def plan_batches(
 ) -> list[BatchPlan]:
     """Groups questions of similar shape; depends on nothing but its arguments.
 
-    A shape's number of questions Q is the largest with Q K T <= `batch_tokens` (at least 1),
+    A shape's number of questions Q is the largest with Q K T <= `batch_tokens` (at least 1; T is
+    what one answer and its prompt have to read),
     lowered so that its batches are evenly full, then raised to a multiple of `multiple`; the last
     ones may hold dummy questions.
     Larger shapes come first, questions keep their order within a shape; questions whose answers
@@ -63,8 +64,8 @@ def plan_batches(
       encoded: questions, in file order.
       batch_tokens: read tokens of one batch, padding included.
       multiple: devices that share a batch.
-      share_prompts: whether a question whose prompt is worth it becomes one row with its answers
-        as branches; for a model that takes `branches`.
+      share_prompts: whether a question whose prompt is worth it becomes a prefix with its answers
+        as continuations; for a model that takes a `prefix`.
 
     Returns:
       Batches in which every question occurs once.
@@ -84,7 +85,8 @@ def plan_batches(
         shapes = np.array([shape_of(encoded[i]) for i in members]).reshape(-1, 3)
         for cell in _merged_cells(shapes) if len(members) else ():
             shape = tuple(int(size) for size in shapes[cell].max(axis=0))
-            most = max(1, batch_tokens // (shape[0] * shape[1]))
+            read = shape[1] + shape[2] if pad is pad_shared else shape[1]
+            most = max(1, batch_tokens // (shape[0] * read))
             for indices in _split(members[cell], most, multiple):
                 batches.append(BatchPlan(indices, *pad(encoded, indices, shape)))
     return batches
@@ -151,6 +153,7 @@ def _pad(
     rows = (len(indices), num_answers)
     groups = {
         "token_ids": np.zeros((*rows, length), np.int32),
+        "positions": np.zeros((*rows, num_targets), np.int32),
         **no_targets((*rows, num_targets)),
     }
     mask = np.zeros(rows, bool)

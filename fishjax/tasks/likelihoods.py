@@ -16,13 +16,13 @@ class TokenStatistics(NamedTuple):
     """Per answer token, in nats; 0 at padding.
 
     Attributes:
-      log_likelihoods: `[N, A]` log-probability of each target, `[N, K, A]` of branches.
+      log_likelihoods: `[N, A]` log-probability of each target.
       entropies: likewise, entropy of the distribution each target was drawn from, in
         [0, log V].
     """
 
-    log_likelihoods: Float[Array, "*N A"]
-    entropies: Float[Array, "*N A"]
+    log_likelihoods: Float[Array, "N A"]
+    entropies: Float[Array, "N A"]
 
 
 def answer_log_likelihoods(
@@ -55,8 +55,8 @@ def token_log_likelihoods(
     """Builds `fn(params, rows) -> TokenStatistics`, for baselines and per-token scores.
 
     Arguments and rows are those of `answer_log_likelihoods`; the sum over A of
-    `log_likelihoods` is its result. Rows with `branches` (`BatchPlan`), whose other leaves but
-    `token_ids` are `[N, K, A]`, give statistics of that shape; `apply_fn` must take `branches`.
+    `log_likelihoods` is its result. In rows with a `prefix` (`BatchPlan`) the targets are what
+    follows each of `token_ids`; `apply_fn` must take `prefix` and `prefix_lengths`.
     """
 
     def fn(params, rows):
@@ -69,22 +69,20 @@ def token_log_likelihoods(
 
 
 def _masked_log_probs(apply_fn: Callable[..., Array], params: Any, rows: Rows) -> Array:
-    """Log-probabilities `[N, A, V]`, or `[N, K, A, V]` of branches; uniform at padding.
+    """Log-probabilities `[N, A, V]`; uniform at padding.
 
     The logits at padding are replaced before the soft-max, not after: a NaN or infinity there would
     otherwise turn the zero cotangent of the mask into NaN.
     """
-    positions = rows["positions"]
-    if "branches" in rows:
-        flat = positions.reshape(positions.shape[0], -1)
-        logits = apply_fn(params, rows["token_ids"], flat, branches=rows["branches"])
-        logits = logits.reshape(*positions.shape, -1)
+    if "prefix" in rows:
+        prefix = {name: rows[name] for name in ("prefix", "prefix_lengths")}
+        logits = apply_fn(params, rows["token_ids"], **prefix)
     else:
-        logits = apply_fn(params, rows["token_ids"], positions)
+        logits = apply_fn(params, rows["token_ids"], rows["positions"])
     logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
     return jax.nn.log_softmax(jnp.where(rows["target_mask"][..., None] > 0, logits, 0), axis=-1)
 
 
-def _of_targets(log_probs: Array, rows: Rows) -> Float[Array, "*N A"]:
+def _of_targets(log_probs: Array, rows: Rows) -> Float[Array, "N A"]:
     targets = jnp.take_along_axis(log_probs, rows["targets"][..., None], axis=-1)[..., 0]
     return jnp.where(rows["target_mask"] > 0, targets, 0) * rows["target_mask"]

@@ -51,7 +51,7 @@ def by_question(encoded, *, share):
 
 def test_scores_are_the_same(encoded):
     plans, shared = by_question(encoded, share=True)
-    kinds = {"branches" in plan.groups for plan in plans}
+    kinds = {"prefix" in plan.groups for plan in plans}
     assert kinds == {True, False}  # both sorts of batches ran
     _, apart = by_question(encoded, share=False)
     for index, question in enumerate(encoded):

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from .cases import CASES, D, L, N, T, V, case, normal, table, tokens
+from .cases import CASES, D, L, N, T, V, case, normal, rms, table, tokens
 
 __all__ = ["CASES"]
 
@@ -81,3 +81,49 @@ def tied_with_an_axis_of_length_one():
         return jax.nn.log_softmax(h @ p[:, 0].T)[..., 0].sum(1)
 
     return fn, normal(1, V, 1, D), tokens()
+
+
+def block_used_twice(h, p):
+    a = jnp.tanh(rms(h, p["norm"]) @ p["w"] + p["bias"])
+    b = jnp.tanh(rms(a, p["norm"]) @ p["w"].T + p["bias"])
+    c = a[:, :2] @ p["rows"] + h[:, 1:3] * p["gain"]
+    d = b @ p["fused"][:, :D] + jnp.tanh(a @ p["fused"][:, D:])
+    once_more = jax.checkpoint(lambda x, w: jnp.tanh(x @ w))(d, p["rows"])
+    return h + once_more.at[:, :2].add(c) * p["gain"]
+
+
+def twice_params(seed, *layers):
+    return dict(
+        w=normal(seed, *layers, D, D),
+        bias=normal(seed + 1, *layers, D),
+        norm=1 + normal(seed + 2, *layers, D),
+        rows=normal(seed + 3, *layers, D, D),
+        fused=normal(seed + 4, *layers, D, 2 * D),
+        gain=normal(seed + 5, *layers),
+    )
+
+
+@case
+def used_twice_in_a_block():
+    def fn(p, x):
+        step = jax.checkpoint(lambda h, layer: (block_used_twice(h, layer), None))
+        h, _ = lax.scan(step, x, p["layers"])
+        return (jnp.tanh(h) ** 2).sum((1, 2))
+
+    return fn, dict(layers=twice_params(1, L)), normal(9, N, T, D)
+
+
+@case
+def used_twice_in_a_block_of_two_scans():
+    def fn(p, x):
+        def inner(h, layer):
+            return block_used_twice(h, layer), None
+
+        def outer(h, layers):
+            h, _ = lax.scan(inner, h, layers)
+            return jnp.tanh(h), None
+
+        h, _ = lax.scan(outer, x, p["layers"])
+        return h.sum((1, 2))
+
+    return fn, dict(layers=twice_params(1, 2, 3)), normal(9, N, T, D)

@@ -86,16 +86,16 @@ def prompted_lists(draw):
 
 
 def unpad_shared(plan, row, column):
-    """Reads one answer of a shared row back: its sequence is the prompt and its branch."""
+    """Reads one answer of a shared prompt back: its sequence is the prefix and what follows."""
     groups = plan.groups
     count = int(groups["target_mask"][row, column].sum())
-    seen = np.isin(groups["branches"][row], (0, column + 1))
-    tokens = groups["token_ids"][row][seen]
-    positions = groups["positions"][row, column][:count]
-    targets = groups["targets"][row, column][:count]
-    assert np.flatnonzero(seen)[-count:].tolist() == positions.tolist()
-    assert groups["token_ids"][row][positions[1:]].tolist() == targets[:-1].tolist()
-    return (*tokens.tolist(), int(targets[-1])), count
+    length = groups["prefix_lengths"][row]
+    prefix, padding = np.split(groups["prefix"][row], [length])
+    assert not padding.any()
+    follows = groups["token_ids"][row, column][:count].tolist()
+    targets = groups["targets"][row, column][:count].tolist()
+    assert follows[1:] == targets[:-1]
+    return (*prefix.tolist(), *follows, targets[-1]), count
 
 
 @hypothesis.settings(max_examples=60)
@@ -105,7 +105,7 @@ def test_shared_plans_hold_every_answer_once_and_nothing_else(encoded, batch_tok
     seen = [int(i) for plan in plans for i in plan.indices if i >= 0]
     assert sorted(seen) == list(range(len(encoded)))
     for plan in plans:
-        shared = "branches" in plan.groups
+        shared = "prefix" in plan.groups
         for row, index in enumerate(plan.indices):
             answers = encoded[index].answers if index >= 0 else ()
             assert plan.mask[row].sum() == len(answers)
@@ -128,7 +128,7 @@ def test_prompts_are_shared_where_they_are_long_and_the_same():
     for shared, questions in cases.items():
         for one in questions:
             (plan,) = plan_batches([one], batch_tokens=999, share_prompts=True)
-            assert ("branches" in plan.groups) == shared
+            assert ("prefix" in plan.groups) == shared
 
 
 @hypothesis.settings(max_examples=20)
