@@ -4,11 +4,14 @@ Programs, each in a process of its own, taking turns (`turns`), on the same weig
 
 - ours: batches as `fishjax score` plans them, answers sharing their prompt where that is faster;
 - ours, prompts apart: the same without sharing;
+- backward only: shared prompts, gradients of the norms' scales alone: a backward pass through
+  every layer for every answer and next to nothing else, which no engine can do without;
 - likelihoods only: our forward pass over the un-shared prompts, no gradient, no score;
 - PyTorch loop: one backward pass an answer (`torch_llama`), the Gram of a question's gradients.
 
-All but the third return log ||grad p_k||^2 of every answer, which must agree. Targets: ours at
-least 5 times the questions per second of the loop, and at most 3.5 times the likelihoods' time.
+The first two and the last return log ||grad p_k||^2 of every answer, which must agree. Targets:
+ours at least 5 times the questions per second of the loop, and at most 3.5 times the likelihoods'
+time.
 
 Command: `make bench-peers`, or `python -m experiments.bench.throughput --out
 experiments/bench/results` (`--model`, `--task`, `--data`: stories3M_q80 and TruthfulQA in
@@ -45,6 +48,8 @@ from fishjax.trees import flatten_with_paths
 
 SHARED = pathlib.Path(os.environ.get("FISHJAX_SHARED", "../shared")) / "data"
 QUESTIONS, BATCH_TOKENS, ROUNDS = 12, 8192, 3
+SCALES = "layers/attention_norm"
+NO_SCORES = ("backward only", "likelihoods only")
 TOLERANCE = 0.01  # of a logarithm: 1 % of a squared norm, in float32
 
 
@@ -59,11 +64,11 @@ def prepared(
     return found, encode_questions(questions, found.tokenizer, context, found.adds_bos)
 
 
-def ours(share: bool, **source: Any) -> tuple[Any, dict[str, Any]]:
+def ours(share: bool, parameters: str | None = None, **source: Any) -> tuple[Any, dict[str, Any]]:
     """The scoring program, for `turns.Worker`."""
     found, encoded = prepared(**source)
     batches = plan_batches(encoded, batch_tokens=BATCH_TOKENS, share_prompts=share)
-    programs = Programs(build_step(found.apply_fn), found.params)
+    programs = Programs(build_step(found.apply_fn, parameters=parameters), found.params)
 
     def run() -> list[float]:
         rows: dict[int, np.ndarray] = {}
@@ -130,6 +135,9 @@ def measure(source: dict[str, Any], rounds: int) -> dict[str, Any]:
         workers = {
             "ours": turns.Worker(f"{here}:ours", source | {"share": True}),
             "ours, prompts apart": turns.Worker(f"{here}:ours", source | {"share": False}),
+            "backward only": turns.Worker(
+                f"{here}:ours", source | {"share": True, "parameters": SCALES}
+            ),
             "likelihoods only": turns.Worker(f"{here}:likelihoods", source),
         }
         if importlib.util.find_spec("torch") is not None:
@@ -148,7 +156,7 @@ def measure(source: dict[str, Any], rounds: int) -> dict[str, Any]:
         numbers = np.array(row.pop("numbers"))
         row["median_s"], row["min_s"] = statistics.median(times[name]), min(times[name])
         row["questions_per_second"] = count / row["median_s"]
-        if name != "likelihoods only":
+        if name not in NO_SCORES:
             row["max_difference"] = float(np.max(np.abs(numbers - reference)))
     seconds = {name: row["median_s"] for name, row in rows.items()}
     ratios = {f"{n} / likelihoods": s / seconds["likelihoods only"] for n, s in seconds.items()}

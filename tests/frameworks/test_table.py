@@ -1,5 +1,6 @@
 """Every model of every framework against float64 `vmap(grad)`, parameter by parameter."""
 
+import functools
 import importlib
 import pathlib
 
@@ -51,7 +52,8 @@ def each(keys):
         pytest.param(name, "", id=name, marks=pytest.mark.skip(reason=reason))
         for name, reason in MISSING.items()
     ]
-    return pytest.mark.parametrize(("framework", "model"), rows)
+    # scope: all tests of a model after each other, so that they share what is compiled
+    return pytest.mark.parametrize(("framework", "model"), rows, scope="module")
 
 
 def allowed_fallbacks():
@@ -67,6 +69,13 @@ def allowed_fallbacks():
     return allowed
 
 
+@functools.lru_cache(maxsize=1)
+def narrow_norms(framework, model):
+    """(fn, float32 params and batch, jitted norms)."""
+    fn, params, batch = CASES[framework, model]()
+    return fn, params, batch, jax.jit(gradients.squared_norms(fn))
+
+
 @each(CASES)
 def test_norms(framework, model):
     """One test for both precisions, so that the reference is computed once."""
@@ -79,8 +88,8 @@ def test_norms(framework, model):
     if framework != first(model):
         return
     with jax.enable_x64(False):
-        fn, params, batch = CASES[framework, model]()
-        outputs, norms = jax.jit(gradients.squared_norms(fn))(params, batch)
+        _, params, batch, norms_of = narrow_norms(framework, model)
+        outputs, norms = norms_of(params, batch)
         assert outputs.dtype == jnp.float32
         assert_close_float32(norms, expected[1])
 
@@ -93,7 +102,7 @@ def test_verify_runs_eagerly(framework, model):
 
 @each([(framework, model) for framework, model in CASES if first(model) == framework])
 def test_bfloat16(framework, model):
-    assert_close_bfloat16(*CASES[framework, model]())
+    assert_close_bfloat16(*narrow_norms(framework, model))
 
 
 @each(CASES)

@@ -58,14 +58,16 @@ def narrow(tree):
     return jax.tree.map(lambda x: x.astype(kinds[x.dtype.kind]), tree)
 
 
-def assert_close_bfloat16(fn, params, batch):
+def assert_close_bfloat16(fn, params, batch, norms_of=None):
     """A bfloat16 model within 2 % of a float32 model of the same rounded weights.
 
-    Where the model itself is further off, so is autodiff in bfloat16, as far.
+    Where the model itself is further off, so is autodiff in bfloat16, as far. `norms_of`: the
+    jitted norms of `fn`, where another test has them compiled in float32.
     """
     half = _cast((params, batch), jnp.bfloat16)
-    _, norms = jax.jit(gradients.squared_norms(fn))(*half)
-    _, exact = jax.jit(gradients.squared_norms(fn))(*_cast(half, jnp.float32))
+    norms_of = norms_of or jax.jit(gradients.squared_norms(fn))
+    _, norms = norms_of(*half)
+    _, exact = norms_of(*_cast(half, jnp.float32))
     assert norms.total.dtype == jnp.float32
     error = np.abs(norms.total / exact.total - 1).max()
     if error > 0.02:

@@ -28,13 +28,26 @@ SOME = [
 ]
 
 
+# scope: all tests of a case after each other, so that they share what is compiled
+every = pytest.mark.parametrize("name", CASES, scope="module")
+some = pytest.mark.parametrize("name", SOME, scope="module")
+
+
 @functools.cache
 def reference(name):
     """(outputs, {path: flat gradients}) in float64."""
     return dense_gradients(*CASES[name]())
 
 
-@pytest.mark.parametrize("name", CASES)
+@functools.lru_cache(maxsize=1)
+def narrow_norms(name):
+    """(fn, float32 params and batch, jitted norms)."""
+    with jax.enable_x64(True):
+        fn, params, batch = CASES[name]()
+    return fn, narrow(params), narrow(batch), jax.jit(gradients.squared_norms(fn))
+
+
+@every
 def test_float64(name):
     with jax.enable_x64(True):
         fn, params, batch = CASES[name]()
@@ -42,17 +55,17 @@ def test_float64(name):
         assert_same_float64(got, norms, *reference(name))
 
 
-@pytest.mark.parametrize("name", CASES)
+@every
 def test_float32(name):
     with jax.enable_x64(True):
-        fn, params, batch = CASES[name]()
         _, grads = reference(name)
     with jax.enable_x64(False):
-        _, norms = jax.jit(gradients.squared_norms(fn))(narrow(params), narrow(batch))
+        _, params, batch, norms_of = narrow_norms(name)
+        _, norms = norms_of(params, batch)
     assert_close_float32(norms, grads)
 
 
-@pytest.mark.parametrize("name", SOME)
+@some
 def test_kernel_and_groups(name):
     with jax.enable_x64(True):
         fn, params, batch = CASES[name]()
@@ -76,6 +89,7 @@ def test_kernel_and_groups(name):
         *("decoder_scan", "tied_transpose", "derived_weights", "convolution"),
         *("separate_slices", "separate_parts_of_a_table"),
     ],
+    scope="module",
 )
 def test_materialise_gives_the_gradient_itself(name):
     with jax.enable_x64(True):
@@ -125,8 +139,6 @@ def test_jacobian_gram():
         np.testing.assert_allclose(gram, flat @ np.swapaxes(flat, 1, 2), rtol=1e-10)
 
 
-@pytest.mark.parametrize("name", CASES)
+@every
 def test_bfloat16(name):
-    with jax.enable_x64(True):
-        fn, params, batch = CASES[name]()
-    assert_close_bfloat16(fn, narrow(params), narrow(batch))
+    assert_close_bfloat16(*narrow_norms(name))

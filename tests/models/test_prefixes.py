@@ -20,7 +20,7 @@ def test_continuations_equal_whole_sequences(name, tmp_path):
     vocab_size, rng = len(fixture(name)["logits"][0, 0]), np.random.default_rng(0)
     prefix = rng.integers(3, vocab_size, (len(LENGTHS), max(LENGTHS)))  # padding is noise
     rest = rng.integers(3, vocab_size, (len(LENGTHS), MORE))
-    logits = jax.jit(lambda p, ids, **more: model.apply_fn(p, ids, **more))(
+    logits = jax.jit(model.apply_fn)(
         model.params, rest, prefix=prefix, prefix_lengths=np.array(LENGTHS)
     )
     whole = np.zeros((len(LENGTHS), max(LENGTHS) + MORE), int)
