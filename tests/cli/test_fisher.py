@@ -182,7 +182,8 @@ MESH = "from fishjax.cli import main; import sys; sys.exit(main(sys.argv[1:]))"
 def test_a_mesh_gives_the_same_factors(tiny, corpus, finished, tmp_path):
     out = tmp_path / "out"
     words = arguments(tiny, corpus, out, "--no-plots", mesh="data=4,model=2")
-    env = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
+    env = {**os.environ, "XLA_FLAGS": flags}
     done = subprocess.run(
         [sys.executable, "-c", MESH, *words], env=env, capture_output=True, text=True, check=False
     )

@@ -164,7 +164,7 @@ def test_python_mirrors_the_command_line(tiny, finished_run, tmp_path):
 
 MESH = """
 import os
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+os.environ["XLA_FLAGS"] += " --xla_force_host_platform_device_count=8"  # to those of conftest.py
 import sys
 from fishjax.cli import main
 sys.exit(main(sys.argv[1:]))

@@ -159,10 +159,7 @@ def test_answers_of_an_adapter_are_scored_with_it(chatty, data, tmp_path, capsys
 
 MESH = """
 import os
-os.environ["XLA_FLAGS"] = (
-    "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0 "
-    "--xla_llvm_disable_expensive_passes=true"
-)
+os.environ["XLA_FLAGS"] += " --xla_force_host_platform_device_count=8"  # to those of conftest.py
 import sys
 from fishjax.cli import main
 sys.exit(main(sys.argv[1:]))
