@@ -9,7 +9,8 @@ SHARED ?= ../shared/data
 TORCH_WHEELS ?= https://download.pytorch.org/whl/cpu/torch/
 # 3.11 is pinned to the oldest JAX we support, everything newer to the newest.
 PIN := $(shell $(PYTHON) -c 'import sys; print("py311" if sys.version_info[:2] == (3, 11) else "py312")')
-PYTEST ?= $(BIN)/python -m pytest -q -n 2
+# Neighbouring tests share programs: each worker takes half and, once done, from the end of the other.
+PYTEST ?= $(BIN)/python -m pytest -q -n 2 --dist worksteal
 # What Google Colab runs.
 COLAB_PYTHON ?= python3.12
 
