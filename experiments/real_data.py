@@ -80,17 +80,16 @@ def _groups(name: str, fields: str) -> Run:
     return Run(f"{name}_groups", command, has_out=False, evaluates=name)
 
 
-def _answers(model: str, name: str, options: str, limit: int, more: str = "") -> tuple[Run, Run]:
+def _answers(model: str, name: str, options: str, limit: int) -> tuple[Run, Run]:
     """Generation and its scores."""
     answers = f"{model}_{name}_answers"
     generate = f"generate --model {{data}}/models/{model} {options} --samples 4 --ask"
-    score = f"score --model {{data}}/models/{model} --generations {{runs}}/{answers}{more}"
+    score = f"score --model {{data}}/models/{model} --generations {{runs}}/{answers}"
     return Run(answers, generate, limit), Run(f"{model}_{name}", score)
 
 
 _TRIVIA = "--task triviaqa --data {data}/triviaqa/triviaqa_dev_1000.jsonl --shots 3 --max-tokens 12"
-_POPQA_DATA = " --data {data}/popqa/popqa_1000.jsonl"
-_POPQA = f"--task popqa{_POPQA_DATA} --max-tokens 12"
+_POPQA = "--task popqa --data {data}/popqa/popqa_1000.jsonl --max-tokens 12"
 _WORDS = f"--task open_qa --data {{runs}}/{LAST_WORD} --max-tokens 6 --stop . ! ? ,"
 _TRAIN, _VALID = "tinystories/train_2316.txt.gz", "tinystories/valid_1910.txt.gz"
 _TUNED = f"{SMALL}_finetune"
@@ -119,7 +118,7 @@ RUNS = (
     _stories(SMALL, 500),
     _stories(LARGE, 300),
     *_answers(SMALL, "triviaqa", _TRIVIA, 200),
-    *_answers(SMALL, "popqa", _POPQA, 200, _POPQA_DATA),
+    *_answers(SMALL, "popqa", _POPQA, 200),
     _groups("stories260K_popqa", "s_pop"),
     *_answers(SMALL, "last_word", _WORDS, 400),
     *_answers(LARGE, "last_word", _WORDS, 300),

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from fishjax.capture.centring import is_centred
 from fishjax.capture.costs import Cost, gram_cost, materialised_cost, prefers_gram
 from fishjax.capture.explicit import on_auto_axes
-from fishjax.capture.factored import Materialised, Outer, accumulator, summed
+from fishjax.capture.factored import Materialised, Outer, accumulator, merged, summed
 from fishjax.capture.forms import Form
 from fishjax.capture.plan import TapUse, Use
 from fishjax.capture.trace import Trace, abstract_gradient
@@ -179,7 +179,7 @@ def _statistic_form(program: Trace, form: Form, shape: tuple[int, ...]) -> tuple
     parts: Any = tuple(abstract_gradient(u, n, joint) for u in form.uses)
     if joint:
         parts = tuple(_all_rows(p, u) for p, u in zip(parts, form.uses, strict=True))
-    gradient = jax.eval_shape(lambda *parts: summed(parts, form.disjoint), *parts)
+    gradient = jax.eval_shape(lambda *parts: merged(summed(parts, form.disjoint)), *parts)
     dense = materialised_cost(gradient, gradient, n)
     if isinstance(gradient, Materialised):
         return "materialised", "no larger than the parameter", dense

@@ -16,7 +16,17 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-__all__ = ["Embedding", "Gradient", "Materialised", "Outer", "Sum", "accumulator", "each", "summed"]
+__all__ = [
+    "Embedding",
+    "Gradient",
+    "Materialised",
+    "Outer",
+    "Sum",
+    "accumulator",
+    "each",
+    "merged",
+    "summed",
+]
 
 _Container = TypeVar("_Container")
 Leaf = Any  # an array, or its shape while a program is only being traced
@@ -104,6 +114,11 @@ class Outer:
     def dtype(self) -> Any:
         """The coarser factors' common dtype."""
         return jnp.promote_types(self.left.dtype, self.right.dtype)
+
+    @property
+    def layout(self) -> tuple[Any, ...]:
+        """How the parameter's axes are stated: equal for gradients that can be added by rows."""
+        return self.dims, self.permutation, self.axes, self.restore, self.data_on_left
 
     def unshaped(self) -> Array:
         """The gradients as `[N, B, I, J]`, accumulated in float32 or float64."""
@@ -223,3 +238,28 @@ def summed(parts: tuple[Any, ...], disjoint: bool) -> Gradient:
     if all(isinstance(part, Materialised) for part in parts):
         return Materialised(functools.reduce(jnp.add, (part.gradient for part in parts)))
     return parts[0] if len(parts) == 1 else Sum(parts, disjoint)
+
+
+def merged(gradient: Gradient) -> Gradient:
+    """The same gradient; outer products that are stated alike become one, rows after each other.
+
+    Forming it is then one product, and no dense gradients are added.
+    """
+    if not isinstance(gradient, Sum) or gradient.disjoint:
+        return gradient
+    alike: dict[Any, list[Any]] = {}
+    for i, part in enumerate(gradient.parts):
+        key = (*part.layout, part.left.dtype, part.right.dtype) if isinstance(part, Outer) else i
+        alike.setdefault(key, []).append(part)
+    parts = tuple(map(_rows_together, alike.values()))
+    return parts[0] if len(parts) == 1 else Sum(parts)
+
+
+def _rows_together(parts: list[Any]) -> Any:
+    if len(parts) == 1:
+        return parts[0]
+    left, right = (
+        jnp.concatenate([getattr(part, side) for part in parts], axis=2)
+        for side in ("left", "right")
+    )
+    return dataclasses.replace(parts[0], left=left, right=right)

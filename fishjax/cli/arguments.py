@@ -38,10 +38,7 @@ def score_arguments(parser: argparse.ArgumentParser) -> None:
     """Of `fishjax score`."""
     model_option(parser)
     parser.add_argument("--task", help="see fishjax tasks: truthfulqa_mc1, multiple_choice, ...")
-    parser.add_argument(
-        "--data",
-        help="the task's file of questions; with --generations the file they answer, for metadata",
-    )
+    parser.add_argument("--data", help="the task's file of questions")
     parser.add_argument(
         "--generations", help="score these answers instead: directory of fishjax generate"
     )

@@ -116,6 +116,7 @@ def _row(
         "aliases": list(question.aliases),
         "correct": exact_match(answer, question.aliases) if finite else None,
         "contains": contains_match(answer, question.aliases) if finite else None,
+        "metadata": question.metadata,
         "prompt_ids": job.prompts[index],
         "greedy": _written(greedy, job),
         "samples": [_written(one, job) for one in samples],

@@ -11,9 +11,9 @@ from fishjax import io
 from fishjax.cli.errors import InputError
 from fishjax.models import LanguageModel
 from fishjax.scores import ASKED_SCORES, Generations, evaluate_generations
-from fishjax.tasks import EncodedAnswer, EncodedQuestion, Question, load_open_task
+from fishjax.tasks import EncodedAnswer, EncodedQuestion, Question
 
-__all__ = ["GeneratedAnswers", "read_generated", "with_metadata"]
+__all__ = ["GeneratedAnswers", "read_generated"]
 
 
 class GeneratedAnswers(NamedTuple):
@@ -83,28 +83,6 @@ def read_generated(
         )
     except (KeyError, TypeError, ValueError) as error:
         raise io.RowsError(f"{path}: not a row of `fishjax generate` ({error!r})") from None
-
-
-def with_metadata(
-    found: GeneratedAnswers, directory: pathlib.Path, data: pathlib.Path
-) -> GeneratedAnswers:
-    """Puts beside the answers what the file of their questions says of them.
-
-    Raises:
-      InputError: it is another file than the one that was answered.
-      TaskError: it cannot be read.
-    """
-    questions = load_open_task(found.task, data)
-    digest = hashlib.sha256(data.read_bytes()).hexdigest()
-    if (answered := io.read_manifest(directory)["settings"]["data_sha256"]) != digest:
-        raise InputError(
-            f"--data {data} is not the file that the answers in {directory} are for: its SHA-256 "
-            f"begins with {digest[:8]}, expected {answered[:8]}: give that file or leave out --data"
-        )
-    known = {question.id: question.metadata for question in questions}
-    return found._replace(
-        questions=tuple(q._replace(metadata=known[q.id]) for q in found.questions)
-    )
 
 
 def _question(row: dict[str, Any]) -> Question:

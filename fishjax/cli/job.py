@@ -12,7 +12,7 @@ from fishjax import io
 from fishjax.cli.adapters import adapter_hash
 from fishjax.cli.environment import run_identity
 from fishjax.cli.errors import InputError
-from fishjax.cli.generations import GeneratedAnswers, read_generated, with_metadata
+from fishjax.cli.generations import GeneratedAnswers, read_generated
 from fishjax.cli.meshes import data_size, mesh_of
 from fishjax.cli.model_input import model_facts, read_model
 from fishjax.cli.prompts import adds_bos, prompted
@@ -159,8 +159,6 @@ def _generated(settings: Settings, mesh: Mesh | None) -> tuple[LanguageModel, Ge
     assert settings.generations is not None
     model = _loaded(settings, mesh)
     found = read_generated(settings.generations, model, adapter_hash(settings.adapter))
-    if settings.data != pathlib.Path():
-        found = with_metadata(found, settings.generations, settings.data)
     limit = settings.limit
     return model, found._replace(
         questions=found.questions[:limit],

@@ -18,7 +18,7 @@ from jax import Array
 from fishjax.capture import Embedding, Gradient, Outer
 from fishjax.capture.centring import centred, is_centred
 from fishjax.capture.costs import pairs, prefers_gram
-from fishjax.capture.factored import accumulator, each
+from fishjax.capture.factored import accumulator, each, merged
 
 __all__ = ["pairwise"]
 
@@ -30,6 +30,7 @@ def pairwise(a: Gradient, b: Gradient, groups: int) -> Array:
 
     Accumulated in float32, or float64 for float64 gradients, at the highest matmul precision.
     """
+    a, b = (merged(a),) * 2 if a is b else (merged(a), merged(b))
     if prefers_gram(a, b, groups):
         return sum(_factored(x, y, groups) for x, y in pairs(a, b))  # type: ignore[return-value]
     left, right = _dense(a, b)
@@ -53,15 +54,11 @@ def pairwise(a: Gradient, b: Gradient, groups: int) -> Array:
 
 def _dense(a: Gradient, b: Gradient) -> tuple[Array, Array]:
     """Both gradients materialised, their entries in any common order."""
-    alike = isinstance(a, Outer) and isinstance(b, Outer) and _layout(a) == _layout(b)
+    alike = isinstance(a, Outer) and isinstance(b, Outer) and a.layout == b.layout
     first = a.unshaped() if alike else a.materialise()
     if a is b:
         return first, first
     return first, b.unshaped() if alike else b.materialise()
-
-
-def _layout(part: Outer) -> tuple[Any, ...]:
-    return part.dims, part.permutation, part.axes, part.restore
 
 
 def _einsum(spec: str, x: Array, y: Array) -> Array:
