@@ -14,6 +14,7 @@ from fishjax.trees import flatten_with_paths
 from .attention import Context, Prefix, flatten_tokens
 from .config import DecoderConfig
 from .decoder_inputs import check_inputs, check_params, check_prefix
+from .layer_plan import LayerPlan
 from .layers import Block, add_norm, normal_weight, normalised
 from .lora_layers import dropout_keys
 
@@ -70,17 +71,20 @@ class Decoder(nnx.Module):
     ) -> Float[Array, "N S V"]:
         """Logits at every position, or only at `positions` (S = T or A)."""
         if prefix is not None and prefix_lengths is not None:
-            hidden = self._continued(token_ids, prefix, prefix_lengths)
-        else:
-            places = None if mask is None else jnp.maximum(jnp.cumsum(mask, axis=1) - 1, 0)
-            plan = _LayerPlan(self.config, token_ids.shape[1], places)
-            keys = dropout_keys(self.config, dropout_key, token_ids.shape[0])
+            places = prefix_lengths[:, None] + np.arange(token_ids.shape[1])
+            hidden = self._continued(token_ids, places, prefix)
+            return jnp.where(
+                (places < self.config.context_length)[..., None], self._logits(hidden), jnp.nan
+            )
+        places = None if mask is None else jnp.maximum(jnp.cumsum(mask, axis=1) - 1, 0)
+        plan = LayerPlan(self.config, token_ids.shape[1], places)
+        keys = dropout_keys(self.config, dropout_key, token_ids.shape[0])
 
-            def layer(block: Block, hidden: Array, kind: Any, keys: Any) -> Array:
-                common = Context(None, None, mask=mask, dropout_keys=keys)
-                return block(hidden, plan.context(kind, common))[0]
+        def layer(block: Block, hidden: Array, kind: Any, keys: Any) -> Array:
+            common = Context(None, None, mask=mask, dropout_keys=keys)
+            return block(hidden, plan.context(kind, common))[0]
 
-            hidden = self._run_layers(layer, self._embedded(token_ids, places), plan.kinds, keys)
+        hidden = self._run_layers(layer, self._embedded(token_ids, places), plan.kinds, keys)
         if positions is not None:
             hidden = jnp.take_along_axis(hidden, positions[..., None], axis=1, mode="fill")
         return self._logits(hidden)
@@ -96,7 +100,7 @@ class Decoder(nnx.Module):
         at = cache.length + jnp.arange(length)
         allowed = valid_keys[:, None] & (jnp.arange(room) <= at[:, None])
         hidden = self._embedded(token_ids, places)
-        plan = _LayerPlan(self.config, room, places)
+        plan = LayerPlan(self.config, room, places)
         block, stacked = nnx.split(self.layers)
 
         def step(hidden, layer):
@@ -121,16 +125,18 @@ class Decoder(nnx.Module):
             hidden = hidden * jnp.asarray(self.config.embedding_scale, dtype)
         if self.config.positions == "learned":
             table = self.positions[...]
-            at = table[: token_ids.shape[1]] if places is None else table.at[places].get()
+            # Clip: only padding is beyond the context, or what `_continued` gives no logits.
+            at = (
+                table[: token_ids.shape[1]] if places is None else table.at[places].get(mode="clip")
+            )
             hidden = hidden + at.astype(dtype)
         return hidden
 
-    def _continued(self, token_ids: Array, prefix: Array, lengths: Array) -> Array:
-        """Hidden states of continuations of prefixes; the prefix attends to nothing of them."""
+    def _continued(self, token_ids: Array, places: Array, prefix: Array) -> Array:
+        """Hidden states of continuations that begin at `places[:, 0]`; a prefix sees no more."""
         read, length = prefix.shape[1], token_ids.shape[1]
-        own = np.arange(length)
-        places = lengths[:, None] + own
-        before = jnp.where(np.arange(read) < lengths[:, None], np.arange(read), read + length + 1)
+        own, nowhere = np.arange(length), read + length + 1
+        before = jnp.where(np.arange(read) < places[:, :1], np.arange(read), nowhere)
         after = jnp.where(np.tri(length, dtype=bool), own[:, None] - own, -1)
         gaps = jnp.concatenate(
             [
@@ -139,8 +145,8 @@ class Decoder(nnx.Module):
             ],
             axis=2,
         )
-        first = _LayerPlan(self.config, read, None)
-        second = _LayerPlan(self.config, read + length, places)
+        first = LayerPlan(self.config, read, None)
+        second = LayerPlan(self.config, read + length, places)
 
         def layer(block: Block, hidden: tuple[Array, Array], kind: Any, _: Any) -> Any:
             start, rest = hidden
@@ -179,53 +185,6 @@ class Decoder(nnx.Module):
         if self.config.logit_cap is not None:
             logits = self.config.logit_cap * jnp.tanh(logits / self.config.logit_cap)
         return logits.reshape(*hidden.shape[:2], -1)
-
-
-class _LayerPlan:
-    """Windows and rotations of all layers: constants where layers agree, scanned where not.
-
-    Args:
-      config: the architecture.
-      length: positions to tabulate.
-      places: `[N, T]` positions of the tokens, None for 0 .. T - 1 in every row.
-    """
-
-    def __init__(self, config: DecoderConfig, length: int, places: Array | None):
-        windows = config.windows
-        self._uniform = len(set(windows)) == 1
-        self._window = windows[0]
-        self._tables: list[tuple[Any, Any]] = [(None, None)]
-        self.kinds: dict[str, Any] = {}
-        if config.positions == "rotary":
-            local = {window is not None for window in windows}
-            self._tables = [
-                _at(config.rotary_of(local=kind).tables(config.head_width, length), places)
-                for kind in sorted(local)
-            ]
-        if not self._uniform:
-            whole = 2 * config.context_length + length  # further than any position looks back
-            self.kinds = {
-                "window": np.asarray([w or whole for w in windows], np.int32),
-                "local": np.asarray([w is not None for w in windows]),
-            }
-
-    def context(self, kind: dict[str, Any], common: Context) -> Context:
-        """Of one layer: `common` with its window and rotation; `kind` is its row of `kinds`."""
-        window = self._window if self._uniform else kind["window"]
-        tables = self._tables[0]
-        if len(self._tables) == 2:
-            pairs = zip(*self._tables, strict=True)
-            tables = tuple(jnp.where(kind["local"], near, far) for far, near in pairs)
-        cos, sin = tables
-        return common._replace(cos=cos, sin=sin, window=window)
-
-
-def _at(tables: tuple[np.ndarray, np.ndarray], places: Array | None) -> tuple[Any, Any]:
-    """Rows of the tables at the tokens' positions."""
-    if places is None:
-        return tables
-    dtype = jnp.promote_types(jnp.float32, jnp.result_type(float))
-    return tuple(jnp.asarray(table, dtype)[places] for table in tables)  # type: ignore[return-value]
 
 
 def _stacked_blocks(config: DecoderConfig, rngs: nnx.Rngs) -> Block:
@@ -271,8 +230,9 @@ def decoder_apply_fn(
 
     With `prefix` `[N, P]` and `prefix_lengths` `[N]` the rows continue sequences: the first
     `prefix_lengths[n]` tokens of `prefix[n]`, then `token_ids[n]`. Logits are those of the
-    continuation. What depends on the prefix alone is computed from the prefix alone, so under a
-    `vmap` over several continuations it is computed once. Without `positions`, `mask` and dropout.
+    continuation, NaN beyond the context. What depends on the prefix alone is computed from the
+    prefix alone, so under a `vmap` over several continuations it is computed once. Without
+    `positions`, `mask` and dropout.
 
     With a `lora` in the config, parameters are weights and adapters joined (`fishjax.models.lora`),
     and a `dropout_key` makes its dropout happen: one key, or `[N]` keys, one an example, so that an

@@ -1,5 +1,7 @@
 """Answers that share inputs: the same Gram, and the shared part of the program runs once."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,14 +16,31 @@ CONFIG = DecoderConfig(
     vocab_size=11, width=8, hidden_width=12, num_layers=2, num_heads=2, num_kv_heads=1,
     context_length=P + A, remat=True, dtype="float64",
 )  # fmt: skip
+# its parameters meet prefix and continuation in other ways: tables, biases, shifted norms
+LIKE_GPT2 = dataclasses.replace(
+    CONFIG, positions="learned", norm="layer", mlp="plain", activation="gelu_tanh", tied=True,
+    projection_biases=True, output_bias=True, mlp_biases=True, num_kv_heads=2,
+)  # fmt: skip
 SHARED = ("prefix", "prefix_lengths")
 
 
-def log_likelihood(params, rows):
-    prefix = {name: rows[name] for name in SHARED}
-    logits = decoder_apply_fn(CONFIG)(params, rows["token_ids"], **prefix)
-    log_probs = jax.nn.log_softmax(logits)
-    return jnp.take_along_axis(log_probs, rows["targets"][..., None], -1)[..., 0].sum(-1)
+def function_of(config):
+    apply_fn = decoder_apply_fn(config)
+
+    def log_likelihood(params, rows):
+        prefix = {name: rows[name] for name in SHARED}
+        log_probs = jax.nn.log_softmax(apply_fn(params, rows["token_ids"], **prefix))
+        return jnp.take_along_axis(log_probs, rows["targets"][..., None], -1)[..., 0].sum(-1)
+
+    return log_likelihood
+
+
+log_likelihood = function_of(CONFIG)
+
+
+def params_of(config):
+    params = init_params(config, jax.random.key(0))
+    return jax.tree.map(lambda x: x.astype(jnp.float64), params)
 
 
 @pytest.fixture(scope="module")
@@ -29,8 +48,7 @@ def problem():
     """(params, groups, mask) in float64; the second question misses an answer."""
     rng = np.random.default_rng(0)
     with jax.enable_x64(True):
-        params = init_params(CONFIG, jax.random.key(0))
-        params = jax.tree.map(lambda x: x.astype(jnp.float64), params)
+        params = params_of(CONFIG)
         groups = {
             "prefix": jnp.asarray(rng.integers(0, 11, (Q, P))),
             "prefix_lengths": jnp.array([P, 4]),
@@ -44,21 +62,22 @@ def repeated(groups):
     return {n: jnp.repeat(x[:, None], K, 1) if n in SHARED else x for n, x in groups.items()}
 
 
-def test_gram_is_that_of_separate_rows(problem):
-    params, groups, mask = problem
+@pytest.mark.parametrize("config", [CONFIG, LIKE_GPT2], ids=["llama", "gpt2"])
+def test_gram_is_that_of_separate_rows(problem, config):
+    _, groups, mask = problem
     with jax.enable_x64(True):
-        run = jax.jit(gradients.grouped_gram(log_likelihood, shared=SHARED))
+        params, fn = params_of(config), function_of(config)
+        run = jax.jit(gradients.grouped_gram(fn, shared=SHARED))
         outputs, gram = run(params, groups, mask)
-        expected, dense = jax.jit(dense_grouped_gram(log_likelihood))(
-            params, repeated(groups), mask
-        )
+        expected, dense = jax.jit(dense_grouped_gram(fn))(params, repeated(groups), mask)
     np.testing.assert_allclose(outputs, expected, rtol=1e-12)
     assert set(gram.by_parameter) == set(dense.by_parameter)
     for path, one in gram.by_parameter.items():
         found = np.asarray(one).reshape(-1, Q, K, K).sum(0)
-        scale = np.abs(dense.by_parameter[path]).max()
+        atol = 1e-12 * np.abs(dense.by_parameter[path]).max()
+        atol += 1e-20 * np.abs(dense.total).max()  # a bias of keys changes nothing
         np.testing.assert_allclose(
-            found, dense.by_parameter[path], rtol=1e-9, atol=1e-12 * scale, err_msg=path
+            found, dense.by_parameter[path], rtol=1e-9, atol=atol, err_msg=path
         )
 
 

@@ -1,5 +1,7 @@
 """Continuations of a prefix give the logits of whole sequences."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -35,6 +37,25 @@ CONFIG = DecoderConfig(
     vocab_size=8, width=8, hidden_width=8, num_layers=1, num_heads=2, num_kv_heads=1,
     context_length=6,
 )  # fmt: skip
+
+
+@pytest.mark.parametrize("positions", ["learned", "rotary"])
+def test_beyond_the_context_there_are_no_logits_and_no_harm(positions):
+    """Padding of a batch's longest answer may stand there."""
+    config = dataclasses.replace(CONFIG, positions=positions)
+    params, apply_fn = init_params(config, jax.random.key(0)), decoder_apply_fn(config)
+    ids = jnp.array([[1, 2, 3, 4, 5, 6, 7, 1]])
+
+    def first(params):
+        prefix = {"prefix": ids[:, :5], "prefix_lengths": jnp.array([5])}
+        logits = apply_fn(params, ids[:, 5:], **prefix)
+        kept = jnp.where(jnp.array([True, False, False])[:, None], logits[0], 0)
+        return jnp.sum(jax.nn.log_softmax(kept)[:, 3]), logits
+
+    (_, logits), grads = jax.value_and_grad(first, has_aux=True)(params)
+    np.testing.assert_allclose(logits[0, 0], apply_fn(params, ids[:, :6])[0, -1], rtol=1e-5)
+    assert np.isnan(logits[0, 1:]).all()
+    assert all(np.isfinite(g).all() for g in jax.tree.leaves(grads))
 
 
 @pytest.mark.parametrize(
