@@ -54,11 +54,11 @@ def pairwise(a: Gradient, b: Gradient, groups: int) -> Array:
 
 def _dense(a: Gradient, b: Gradient) -> tuple[Array, Array]:
     """Both gradients materialised, their entries in any common order."""
-    alike = isinstance(a, Outer) and isinstance(b, Outer) and a.layout == b.layout
-    first = a.unshaped() if alike else a.materialise()
-    if a is b:
-        return first, first
-    return first, b.unshaped() if alike else b.materialise()
+    if isinstance(a, Outer) and isinstance(b, Outer) and a.layout == b.layout:
+        first = a.unshaped()
+        return first, first if a is b else b.unshaped()
+    first = a.materialise()
+    return first, first if a is b else b.materialise()
 
 
 def _einsum(spec: str, x: Array, y: Array) -> Array:

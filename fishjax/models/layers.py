@@ -142,28 +142,11 @@ class Attention(nnx.Module):
         query, key = (self._heads(x, name, context) for name in ("query", "key"))
         value = projected(self, "value", x, context.dropout_keys)
         scores = Scores(self.config.query_scale, self.config.score_cap)
-        held = key, value
-        if context.past is not None:
-            held = tuple(
-                jax.lax.dynamic_update_slice_in_dim(old, new.astype(old.dtype), context.start, 1)
-                for old, new in zip(context.past, held, strict=True)
-            )
-            mixed = attend_where(query, *held, _recent(context), scores)
-        elif context.prefix is not None:
-            keys, values, gaps = context.prefix
-            allowed = gaps >= 0 if context.window is None else _within(gaps, context.window)
-            joined = (
-                jnp.concatenate(pair, axis=1) for pair in zip((keys, values), held, strict=True)
-            )
-            mixed = attend_where(query, *joined, allowed, scores)
-        else:
-            mixed = attend(
-                query, key, value, window=context.window, mask=context.mask, scores=scores
-            )
+        mixed, held = _attended(query, key, value, context, scores)
         weight, bias = self.output[...].astype(x.dtype), _optional(self, "output_bias")
         out = jnp.einsum("mhk,hkd->md", flatten_tokens(mixed), weight).reshape(x.shape)
         out = out if bias is None else out + bias.astype(x.dtype)
-        return with_low_rank(self, "output", mixed, out, context.dropout_keys), held  # type: ignore[return-value]
+        return with_low_rank(self, "output", mixed, out, context.dropout_keys), held
 
     def _heads(self, x: Array, name: str, context: Context) -> Array:
         """Queries or keys, normalised and rotated."""
@@ -174,6 +157,27 @@ class Attention(nnx.Module):
             return heads
         interleaved = self.config.rotary_of(local=False).interleaved
         return rotate(heads, context.cos, context.sin, interleaved=interleaved)
+
+
+def _attended(
+    query: Array, key: Array, value: Array, context: Context, scores: Scores
+) -> tuple[Array, tuple[Array, Array]]:
+    """`(values mixed by attention, keys and values with those of the past)`."""
+    if context.past is not None:
+        keys, values = (
+            jax.lax.dynamic_update_slice_in_dim(old, new.astype(old.dtype), context.start, 1)
+            for old, new in zip(context.past, (key, value), strict=True)
+        )
+        return attend_where(query, keys, values, _recent(context), scores), (keys, values)
+    if context.prefix is not None:
+        before, gaps = context.prefix[:2], context.prefix.gaps
+        allowed = gaps >= 0 if context.window is None else _within(gaps, context.window)
+        keys, values = (
+            jnp.concatenate(pair, axis=1) for pair in zip(before, (key, value), strict=True)
+        )
+        return attend_where(query, keys, values, allowed, scores), (key, value)
+    given = {"window": context.window, "mask": context.mask}
+    return attend(query, key, value, **given, scores=scores), (key, value)
 
 
 def _within(gaps: Array, window: Any) -> Array:
