@@ -18,6 +18,7 @@ from fishjax.cli.options import (
     output_options,
     positive,
     prompt_options,
+    question_option,
     quiet_option,
     seed_option,
 )
@@ -38,7 +39,7 @@ def score_arguments(parser: argparse.ArgumentParser) -> None:
     """Of `fishjax score`."""
     model_option(parser)
     parser.add_argument("--task", help="see fishjax tasks: truthfulqa_mc1, multiple_choice, ...")
-    parser.add_argument("--data", help="the task's file of questions")
+    question_option(parser, required=False)
     parser.add_argument(
         "--generations", help="score these answers instead: directory of fishjax generate"
     )
@@ -197,7 +198,7 @@ def generate_arguments(parser: argparse.ArgumentParser) -> None:
     """Of `fishjax generate`."""
     model_option(parser)
     parser.add_argument("--task", required=True, help="see fishjax tasks: triviaqa, open_qa, ...")
-    parser.add_argument("--data", required=True, help="the task's file of questions")
+    question_option(parser)
     prompt_options(parser)
     out_option(parser)
     limit_option(parser, "questions of the file")

@@ -1,6 +1,7 @@
 """Options that several commands share, each said once."""
 
 import argparse
+import importlib
 
 __all__ = [
     "COMBINED_SCORES",
@@ -8,6 +9,7 @@ __all__ = [
     "batch_option",
     "checkpoint_option",
     "corpus_option",
+    "data_file",
     "dtype_option",
     "length_option",
     "limit_option",
@@ -18,6 +20,7 @@ __all__ = [
     "output_options",
     "positive",
     "prompt_options",
+    "question_option",
     "quiet_option",
     "seed_option",
 ]
@@ -53,6 +56,27 @@ def natural(text: str) -> int:
     return number
 
 
+def data_file(text: str) -> str:
+    """A file's path; one on the Hugging Face hub is fetched."""
+    if not text.startswith("hf://"):
+        return text
+    models = importlib.import_module("fishjax.models")  # not for --help
+    try:
+        return str(models.data_file(text))
+    except models.CheckpointError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def question_option(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
+    """The question file."""
+    parser.add_argument(
+        "--data",
+        type=data_file,
+        required=required,
+        help="the task's file of questions; hf://datasets/org/name/FILE for one on the hub",
+    )
+
+
 def model_option(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
     """The checkpoint."""
     parser.add_argument(
@@ -71,6 +95,7 @@ def corpus_option(parser: argparse.ArgumentParser, *, required: bool = True) -> 
     """Plain text."""
     parser.add_argument(
         "--data",
+        type=data_file,
         required=required,
         help="text with <|endoftext|> lines, or JSONL with text; or .gz",
     )
@@ -79,7 +104,9 @@ def corpus_option(parser: argparse.ArgumentParser, *, required: bool = True) -> 
 def prompt_options(parser: argparse.ArgumentParser) -> None:
     """From questions to prompts."""
     parser.add_argument("--shots", type=natural, default=0, help="solved examples in each prompt")
-    parser.add_argument("--shots-data", help="file of the examples; the task's own if absent")
+    parser.add_argument(
+        "--shots-data", type=data_file, help="file of the examples; the task's own if absent"
+    )
     parser.add_argument(
         "--chat", action="store_true", help="prompts in the model's own chat template"
     )

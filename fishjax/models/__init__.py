@@ -6,6 +6,7 @@ from .decoder import Cache, decoder_apply_fn, decoder_extend_fn, empty_cache, in
 from .describe import Described, describe
 from .errors import CheckpointError, TokenizerError
 from .generate import Generated, Sampling, end_ids, generate
+from .hub_data import data_file
 from .huggingface import Placement, config_from_json
 from .lora import adapted, init_adapters, join, merge, merged, split, unmerge
 from .lora_config import LoraConfig
@@ -32,6 +33,7 @@ __all__ = [
     "TokenizerError",
     "adapted",
     "config_from_json",
+    "data_file",
     "decoder_apply_fn",
     "decoder_extend_fn",
     "describe",

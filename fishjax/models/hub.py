@@ -7,12 +7,12 @@ configuration, safetensors and tokenizer files are fetched: nothing pickled, no 
 import importlib
 import pathlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from .errors import CheckpointError
 
-__all__ = ["ALL_FILES", "CONFIG_FILES", "Located", "is_hub_id", "locate"]
+__all__ = ["ALL_FILES", "CONFIG_FILES", "SECONDS", "Located", "fetched", "is_hub_id", "locate"]
 
 CONFIG_FILES = ("config.json",)
 """Enough for the architecture."""
@@ -38,7 +38,8 @@ _NEVER = (
 )
 _ID = re.compile(r"(?P<repository>\w[\w.-]*/\w[\w.-]*)(?:@(?P<revision>\S+))?", re.ASCII)
 _FILE_ENDINGS = (".bin", ".json", ".safetensors", ".pt", ".pth", ".gguf")
-_SECONDS = 10.0
+SECONDS = 10.0
+"""How long the hub may take to say whether it has something."""
 
 
 class Located(NamedTuple):
@@ -96,20 +97,41 @@ def locate(path: str | pathlib.Path, files: Sequence[str] = ALL_FILES) -> Locate
 
 def _downloaded(given: str, repository: str, revision: str | None, files: Sequence[str]) -> str:
     """The snapshot's directory, whose name is the commit."""
-    hub = _package(given)
     wanted = {"allow_patterns": list(files), "ignore_patterns": list(_NEVER)}
+
+    def ask(hub: Any) -> None:
+        hub.HfApi().model_info(repository, revision=revision, timeout=SECONDS)
+
+    def get(hub: Any, **more: Any) -> str:
+        return hub.snapshot_download(repository, revision=revision, **more, **wanted)
+
+    return fetched(given, "as an id of the Hugging Face hub", ask, get)
+
+
+def fetched(given: str, how: str, ask: Callable[[Any], None], get: Callable[..., str]) -> str:
+    """What `get` downloads, or finds in the cache where the hub does not answer.
+
+    Args:
+      given: what the user named.
+      how: as what it was looked for.
+      ask: `(huggingface_hub) -> None`: is it there? With a time limit, which a download has not.
+      get: `(huggingface_hub, **options) -> local path`.
+
+    Raises:
+      CheckpointError: the package is not installed, or neither hub nor cache has it.
+    """
+    hub = _package(given)
     try:
-        # is the hub there? asked with a time limit, which the download has not
-        hub.HfApi().model_info(repository, revision=revision, timeout=_SECONDS)
-        return hub.snapshot_download(repository, revision=revision, **wanted)
+        ask(hub)
+        return get(hub)
     except Exception as error:  # the package raises those of its HTTP library, of no common base
         reason = error
     try:
-        return hub.snapshot_download(repository, revision=revision, local_files_only=True, **wanted)
+        return get(hub, local_files_only=True)
     except Exception:
         raise CheckpointError(
-            f"{given} is no file or directory here, and as an id of the Hugging Face hub it cannot "
-            f"be fetched ({_told(reason)}) and is not in the cache: {_advice(reason)}"
+            f"{given} is no file or directory here, and {how} it cannot be fetched "
+            f"({_told(reason)}) and is not in the cache: {_advice(reason)}"
         ) from None
 
 
@@ -119,7 +141,7 @@ def _package(given: str) -> Any:
     except ImportError:
         raise CheckpointError(
             f"{given} is no file or directory here; to fetch it from the Hugging Face hub: "
-            "pip install 'fishjax[hub]', or download the directory and pass its path"
+            "pip install 'fishjax[hub]', or download it and pass its path"
         ) from None
 
 
@@ -133,6 +155,8 @@ def _advice(error: Exception) -> str:
     kinds = {kind.__name__ for kind in type(error).__mro__}
     if "RevisionNotFoundError" in kinds:
         return "check the revision after @"
+    if "EntryNotFoundError" in kinds:
+        return "check the path of the file"
     if kinds & {"RepositoryNotFoundError", "GatedRepoError", "HFValidationError"}:
         return "check the id, and for a private or gated model log in first (hf auth login)"
-    return "the hub could not be reached: download the directory elsewhere and pass its path"
+    return "the hub could not be reached: download it elsewhere and pass its path"

@@ -46,6 +46,17 @@ class FakeHub(types.ModuleType):
         if self.failure is not None:
             raise self.failure
 
+    def dataset_info(self, repository, *, revision, timeout):
+        self.model_info(repository, revision=revision, timeout=timeout)
+
+    def hf_hub_download(self, repository, file, **options):
+        assert options["repo_type"] == "dataset"
+        self.calls.append((repository, options))
+        found = self.cache / f"datasets--{repository.replace('/', '--')}" / file
+        if not found.exists():
+            raise FileNotFoundError("nothing cached")
+        return str(found)
+
     def snapshot_download(self, repository, **options):
         self.calls.append((repository, options))
         found = self.cache / f"models--{repository.replace('/', '--')}" / "snapshots" / COMMIT
@@ -124,7 +135,7 @@ def test_without_the_hub_the_cache_is_enough(fake):
     ("failure", "message"),
     [
         (UnreachableError("no route\n to host"), r"UnreachableError: no route\) and is not in the "
-         "cache: the hub could not be reached: download the directory elsewhere"),
+         "cache: the hub could not be reached: download it elsewhere"),
         (UnreachableError(), r"\(UnreachableError\)"),
         (RepositoryNotFoundError("401"), "check the id, and for a private or gated model log in"),
         (None, r"\(FileNotFoundError: nothing cached\) .* could not be reached"),
@@ -217,3 +228,38 @@ def test_the_real_package_gives_up_soon(tmp_path, offline):
     assert done.stderr.startswith("error: org/name@main is no file or directory here, and as an id")
     assert "pass its path" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+@pytest.fixture
+def questions(fake):
+    """A question file in the cache, and its address."""
+    folder = fake.cache / "datasets--org--quiz/sub"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "q.jsonl").write_text(json.dumps({"question": "w3 w4", "answers": ["w5"]}) + "\n")
+    return "hf://datasets/org/quiz@v2/sub/q.jsonl"
+
+
+def test_a_question_file_comes_from_the_hub(fake, questions, tmp_path):
+    words = ["--task", "open_qa", "--data", questions, "--max-tokens", "2", "--quiet"]
+    assert main(["generate", "--model", "org/tiny", *words, "--out", str(tmp_path / "out")]) == 0
+    ((repository, options), *_) = fake.calls
+    assert (repository, options["revision"]) == ("org/quiz", "v2")
+    (row,) = (tmp_path / "out/rows.jsonl").read_text().splitlines()
+    assert json.loads(row)["aliases"] == ["w5"]
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("hf://datasets/org/quiz/none.jsonl", "as a file of the Hugging Face hub it cannot be"),
+        ("hf://datasets/org", "expected hf://datasets/org/name/path/to/file"),
+        ("hf://models/org/name/file", "expected hf://datasets/org/name/path/to/file"),
+    ],
+)
+def test_what_the_hub_has_not_is_one_line(fake, address, message, tmp_path, capsys):
+    words = ["--task", "open_qa", "--data", address, "--out", str(tmp_path / "out")]
+    assert main(["generate", "--model", "org/tiny", *words]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
