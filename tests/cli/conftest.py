@@ -4,6 +4,7 @@ import itertools
 import json
 import pathlib
 import shutil
+import signal
 from typing import NamedTuple
 
 import jax
@@ -144,3 +145,13 @@ def jsonl():
 @pytest.fixture(scope="session")
 def make_model():
     return write_model
+
+
+@pytest.fixture
+def own_signals():
+    """Handlers of a shell's foreground: what a shell puts into the background ignores SIGINT."""
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in usual.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)

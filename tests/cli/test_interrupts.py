@@ -15,6 +15,7 @@ from tests.failing_disk import FailingDisk, interrupt, terminate
 
 from .disturbed import kind_of, until_done, writes_of
 
+pytestmark = pytest.mark.usefixtures("own_signals")
 STAGES = ("score", "generate", "fisher", "adapters")
 INTERRUPTED = "error: interrupted; the same command run again resumes"
 TERMINATED = "error: terminated; the same command run again resumes"

@@ -34,6 +34,7 @@ with FailingDisk(out, fails, lambda path: os.kill(os.getpid(), getattr(signal, s
 """
 
 # stage -> the call before which it dies, and how many of them there were
+pytestmark = pytest.mark.usefixtures("own_signals")
 MOMENTS = {
     "score": ("write", "rows.jsonl", 3),
     "generate": ("fsync", "rows.jsonl", 2),
