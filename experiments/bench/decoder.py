@@ -106,8 +106,8 @@ def _block(h: Array, p: Params) -> Array:
     return h + _project("ntf,fd->ntd", inner, p, "down")
 
 
-def logits_from_embedded(size: Size) -> Callable[[Params, Array], Array]:
-    """`(params, embedded [N, T, d]) -> [N, T, V]`."""
+def _hidden(size: Size) -> Callable[[Params, Array], Array]:
+    """`(params, embedded [N, T, d]) -> [N, T, d]`: what the head reads."""
 
     def fn(params: Params, h: Array) -> Array:
         if "positions" in params:
@@ -120,18 +120,24 @@ def logits_from_embedded(size: Size) -> Callable[[Params, Array], Array]:
             if size.control == "scan+remat":
                 step = jax.checkpoint(step, prevent_cse=False)
             h, _ = jax.lax.scan(step, h, params["layers"])
-        h = _norm(h, params["final_norm"], params.get("final_shift"))
-        return h @ (params["head"] if "head" in params else params["embedding"].T)
+        return _norm(h, params["final_norm"], params.get("final_shift"))
 
     return fn
 
 
+def _head(params: Params, h: Array) -> Array:
+    return h @ (params["head"] if "head" in params else params["embedding"].T)
+
+
 def from_embedded(size: Size) -> Callable[[Params, Array, Array], Array]:
-    """`(params, embedded [N, T, d], ids [N, T]) -> [N]`: log-likelihood of each sequence."""
-    model = logits_from_embedded(size)
+    """`(params, embedded [N, T, d], ids [N, T]) -> [N]`: log-likelihood of each sequence.
+
+    The last position predicts nothing and is left out in front of the head.
+    """
+    hidden = _hidden(size)
 
     def fn(params: Params, h: Array, ids: Array) -> Array:
-        log_probs = jax.nn.log_softmax(model(params, h)[:, :-1])
+        log_probs = jax.nn.log_softmax(_head(params, hidden(params, h)[:, :-1]))
         return jnp.take_along_axis(log_probs, ids[:, 1:, None], axis=-1)[..., 0].sum(axis=-1)
 
     return fn
@@ -139,8 +145,8 @@ def from_embedded(size: Size) -> Callable[[Params, Array, Array], Array]:
 
 def logits(size: Size) -> Callable[[Params, Array], Array]:
     """`(params, ids [N, T]) -> [N, T, V]`."""
-    inner = logits_from_embedded(size)
-    return lambda params, ids: inner(params, params["embedding"][ids])
+    hidden = _hidden(size)
+    return lambda params, ids: _head(params, hidden(params, params["embedding"][ids]))
 
 
 def log_likelihood(size: Size) -> Callable[[Params, Array], Array]:
