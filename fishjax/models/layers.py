@@ -171,18 +171,18 @@ def _attended(
         return attend_where(query, keys, values, _recent(context), scores), (keys, values)
     if context.prefix is not None:
         before, gaps = context.prefix[:2], context.prefix.gaps
-        allowed = gaps >= 0 if context.window is None else _within(gaps, context.window)
         keys, values = (
             jnp.concatenate(pair, axis=1) for pair in zip(before, (key, value), strict=True)
         )
-        return attend_where(query, keys, values, allowed, scores), (key, value)
+        mixed = attend_where(query, keys, values, _within(gaps, context.window), scores)
+        return mixed, (key, value)
     given = {"window": context.window, "mask": context.mask}
     return attend(query, key, value, **given, scores=scores), (key, value)
 
 
 def _within(gaps: Array, window: Any) -> Array:
-    """The keys at or before a token that are inside the window."""
-    return (gaps >= 0) & (gaps < window)
+    """The keys at or before a token, inside the window if there is one."""
+    return gaps >= 0 if window is None else (gaps >= 0) & (gaps < window)
 
 
 def _recent(context: Context) -> Array:

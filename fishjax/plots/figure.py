@@ -2,11 +2,13 @@
 
 import io
 
+import numpy as np
+from jaxtyping import Bool
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-__all__ = ["RIGHT", "WRONG", "say", "single_axes", "to_png"]
+__all__ = ["RIGHT", "WRONG", "point_axes", "say", "single_axes", "to_png"]
 
 RIGHT, WRONG = "#0072B2", "#D55E00"  # a pair that stays apart for colour-blind readers
 
@@ -16,6 +18,25 @@ def single_axes(width: float, height: float) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure, figure.subplots()
+
+
+def point_axes(
+    shown: Bool[np.ndarray, " N"], *, title: str, unseen: str, nothing: str
+) -> tuple[Figure, Axes]:
+    """A figure of one plot for the points that can be shown.
+
+    Args:
+      shown: which of the points; the title counts the others.
+      title: of the figure.
+      unseen: what the others are, behind their number.
+      nothing: the sentence in place of a plot without any point.
+    """
+    figure, axes = single_axes(6.0, 4.6)
+    left_out = int((~shown).sum())
+    axes.set_title(f"{title}\n{left_out} {unseen}" if left_out else title, fontsize=9)
+    if not shown.any():
+        say(axes, nothing)
+    return figure, axes
 
 
 def say(axes: Axes, message: str) -> None:

@@ -5,7 +5,7 @@ import math
 import numpy as np
 from jaxtyping import Float
 
-from fishjax.plots.figure import RIGHT, WRONG, say, single_axes, to_png
+from fishjax.plots.figure import RIGHT, WRONG, point_axes, say, single_axes, to_png
 
 __all__ = ["perplexity_plot", "tokens_plot"]
 
@@ -26,12 +26,10 @@ def perplexity_plot(
         zeros (`-inf`) are left out and counted.
       title: of the figure.
     """
-    figure, axes = single_axes(6.0, 4.6)
     shown = np.isfinite(log_perplexity) & np.isfinite(log_norm_per_token)
-    left_out = int((~shown).sum())
-    axes.set_title(f"{title}\n{left_out} not shown" if left_out else title, fontsize=9)
+    nothing = "Nothing has a finite, positive gradient norm."
+    figure, axes = point_axes(shown, title=title, unseen="not shown", nothing=nothing)
     if not shown.any():
-        say(axes, "Nothing has a finite, positive gradient norm.")
         return to_png(figure)
     x, y = log_perplexity[shown] / math.log(10), log_norm_per_token[shown] / math.log(10)
     axes.scatter(x, y, s=18, alpha=0.6, color=RIGHT, linewidths=0)

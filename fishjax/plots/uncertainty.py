@@ -5,7 +5,7 @@ import math
 import numpy as np
 from jaxtyping import Bool, Float
 
-from fishjax.plots.figure import RIGHT, WRONG, say, single_axes, to_png
+from fishjax.plots.figure import RIGHT, WRONG, point_axes, to_png
 
 __all__ = ["uncertainty_plot"]
 
@@ -26,12 +26,10 @@ def uncertainty_plot(
       correct: whether the answer was right.
       title: of the figure.
     """
-    figure, axes = single_axes(6.0, 4.6)
     shown = np.isfinite(log_epistemic) & np.isfinite(log_aleatoric)
-    left_out = int((~shown).sum())
-    axes.set_title(f"{title}\n{left_out} exact zeros not shown" if left_out else title, fontsize=9)
+    nothing = "No question has a finite, positive uncertainty."
+    figure, axes = point_axes(shown, title=title, unseen="exact zeros not shown", nothing=nothing)
     if not shown.any():
-        say(axes, "No question has a finite, positive uncertainty.")
         return to_png(figure)
     x, y = log_aleatoric / math.log(10), log_epistemic / math.log(10)
     for right, colour, marker, name in (

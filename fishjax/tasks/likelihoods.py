@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from .shared_prompts import SHARED_LEAVES
+
 __all__ = ["TokenStatistics", "answer_log_likelihoods", "token_log_likelihoods"]
 
 Rows = Mapping[str, Array]
@@ -75,7 +77,7 @@ def _masked_log_probs(apply_fn: Callable[..., Array], params: Any, rows: Rows) -
     otherwise turn the zero cotangent of the mask into NaN.
     """
     if "prefix" in rows:
-        prefix = {name: rows[name] for name in ("prefix", "prefix_lengths")}
+        prefix = {name: rows[name] for name in SHARED_LEAVES}
         logits = apply_fn(params, rows["token_ids"], **prefix)
     else:
         logits = apply_fn(params, rows["token_ids"], rows["positions"])
