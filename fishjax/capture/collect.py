@@ -55,17 +55,8 @@ def collect(
         for i in program.reported
     }
     outputs_at_once = (chunk or program.num_outputs or 1) if vector else 1
-    tickets = _tickets(program, statistic, arguments, outputs_at_once)
-    runner = Runner(
-        program.forms,
-        Sites(statistic, axes, program.axes),
-        {
-            use.index: abstract_gradient(use, program.num_examples, True, outputs_at_once)
-            for i in program.reported
-            if program.forms[i].kind == "joint"
-            for use in program.forms[i].uses
-        },
-    )
+    tickets, joint = _tickets(program, statistic, arguments, outputs_at_once)
+    runner = Runner(program.forms, Sites(statistic, axes, program.axes), joint)
     shadows = {
         i: jnp.zeros(jnp.shape(program.leaves[i]), accumulator(program.leaves[i].dtype))
         for i in program.reported
@@ -123,9 +114,12 @@ def _riding(program: Trace, arguments: dict[int, Any], index: int) -> Any:
 
 def _tickets(
     program: Trace, statistic: SiteStatistic, arguments: dict[int, Any], outputs: int
-) -> dict[int, Any]:
-    """Zero arrays shaped like what every use, or the first of a joint form, will hand out."""
-    tickets = {}
+) -> tuple[dict[int, Any], dict[int, Any]]:
+    """Zero arrays shaped like what uses hand out of the program, and shapes for `Runner.tickets`.
+
+    Of a joint form only the first use has one: the statistic comes out there.
+    """
+    tickets, joint = {}, {}
     for leaf in program.reported:
         form = program.forms[leaf]
         if form.kind not in ("local", "joint", "factors"):
@@ -135,6 +129,7 @@ def _tickets(
             for u in form.uses
         }
         if form.kind == "joint":
+            joint |= {use.index: gradient for use, gradient in gradients.items()}
             whole = jax.eval_shape(lambda *g, f=form: summed(g, f.disjoint), *gradients.values())
             gradients = {form.uses[0]: whole}
         for use, gradient in gradients.items():
@@ -150,7 +145,7 @@ def _tickets(
                 lambda s, lengths=lengths: jnp.zeros((*lengths, *s.shape), _floating(s.dtype)),
                 shape,
             )
-    return tickets
+    return tickets, joint
 
 
 def _floating(dtype: Any) -> Any:

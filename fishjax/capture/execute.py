@@ -51,7 +51,7 @@ class Runner:
 
     forms: list[Form]
     sites: Sites
-    tickets: dict[int, Any] = dataclasses.field(default_factory=dict)
+    tickets: dict[int, Any]
 
     def shares_factors(self, use: Use) -> bool:
         """Whether the use hands its factors on; a use of several leaves never does."""
