@@ -42,11 +42,15 @@ def _quiet_loops() -> Iterator[None]:
 
 
 class _Loop(asyncio.SelectorEventLoop):
-    """Closes when its tasks have ended.
+    """Closes when its tasks have ended, and says nothing of how.
 
     After one failed write Orbax closes its loop while others are under way; what they say to a
-    closed loop would be printed as errors of their own.
+    closed loop would be printed as errors of their own. One that fails just as the loop stops has
+    nobody left to hear of it, which asyncio would log.
     """
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        del context
 
     def close(self) -> None:
         left = set() if self.is_closed() else asyncio.all_tasks(self)

@@ -2,6 +2,7 @@
 
 import asyncio
 import concurrent.futures
+import gc
 import logging
 import os
 
@@ -13,6 +14,7 @@ import pytest
 from fishjax import io
 from fishjax.io.checkpoints import load_tree, save_tree
 from fishjax.io.files import remove
+from fishjax.io.orbax_apart import orbax_apart
 from fishjax.io.states import newest_state, remove_older, save_state
 from tests.failing_disk import FailingDisk, no_file_larger_than
 
@@ -114,6 +116,34 @@ def test_a_full_disk_inside_tensorstore_is_the_same_message(tree, tmp_path, capl
         assert_same(load_tree(tmp_path / "tree"), tree)  # sizes differ a little from run to run
         remove(tmp_path / "tree")
     assert len(sizes) - 2 <= failures <= len(sizes)
+    assert not caplog.records
+    assert capfd.readouterr().err == ""
+
+
+def test_a_write_that_fails_as_its_loop_stops_is_not_logged(caplog, capfd):
+    """One failure is raised; a second one in the same turn of the loop has no caller any more."""
+
+    def two_failures():
+        async def fails(text):
+            raise OSError(text)
+
+        async def both():
+            await asyncio.gather(fails("first"), fails("second"))
+
+        async def first():
+            others.append(asyncio.ensure_future(fails("late")))
+            await asyncio.sleep(0)
+
+        others, loop = [], asyncio.new_event_loop()
+        with pytest.raises(OSError, match="first"):
+            loop.run_until_complete(both())
+        loop.run_until_complete(first())
+        assert others[0].done()
+        loop.close()
+
+    with orbax_apart() as run:
+        run(two_failures)
+    gc.collect()
     assert not caplog.records
     assert capfd.readouterr().err == ""
 
