@@ -1,7 +1,8 @@
-"""Cheap scores that need no gradient, and two relatives that sum gradient norms over answers."""
+"""Cheap scores that need no gradient, and three relatives made of the gradients of all answers."""
 
 import math
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -15,6 +16,7 @@ __all__ = [
     "choice_entropy",
     "exgrad",
     "fisher_trace",
+    "gradnorm",
     "margin",
     "maximum_probability",
     "mean_token_entropy",
@@ -84,6 +86,31 @@ def exgrad(answers: Answers) -> Float[Array, "Q K"]:
     return jnp.broadcast_to(total, log_norms.shape)
 
 
+def gradnorm(answers: Answers) -> Float[Array, "Q K"]:
+    r"""Log of GradNorm $\|\nabla \mathrm{KL}(u \| p)\|$, u uniform over the K answers.
+
+    The gradient is $\sum_k (p_k - 1/K) \nabla\ell_k$: zero where all answers are equally likely.
+    The classes are the answers, the norm is Euclidean and over the same parameters as every other
+    score (the authors take the vocabulary of a classifier, the last layer and the sum of absolute
+    values).
+
+    Direction: higher is more confident (in distribution). Range: $[0, \infty)$. Unit: nats per unit
+    weight standard deviation.
+
+    References:
+      Huang, Geng and Li (2021), On the importance of gradients for detecting distributional shifts
+      in the wild, arXiv 2110.00218.
+    """
+    p = jnp.exp(log_probabilities(answers.log_likelihoods, answers.mask))
+    uniform = answers.mask / jnp.maximum(jnp.sum(answers.mask, axis=1, keepdims=True), 1)
+    surplus = (p - uniform).astype(answers.gram.dtype)
+    highest = jax.lax.Precision.HIGHEST
+    squared = jnp.einsum("qi,qij,qj->q", surplus, answers.gram, surplus, precision=highest)
+    # rounding can leave a tiny negative; NaN must stay visible
+    log_norm = 0.5 * jnp.log(jnp.where(squared < 0.0, 0.0, squared))[:, None]
+    return jnp.broadcast_to(log_norm, p.shape)
+
+
 def fisher_trace(answers: Answers) -> Float[Array, "Q K"]:
     r"""Log of $\operatorname{tr} F = \sum_k \|\nabla p_k\|^2 / p_k$, exact Fisher of the choice.
 
@@ -110,6 +137,7 @@ BASELINE_SCORES: tuple[Score, ...] = (
     Score("perplexity", perplexity, _UP, 1.0, math.inf, "tokens", True),
     Score("mean_token_entropy", mean_token_entropy, _UP, 0.0, math.inf, "nats", False),
     Score("exgrad", exgrad, _UP, 0.0, math.inf, "probability/weight", True, False, compares=True),
+    Score("gradnorm", gradnorm, _DOWN, 0.0, math.inf, "nats/weight", True, False, compares=True),
     Score(
         "fisher_trace",
         fisher_trace, _UP, 0.0, math.inf, "nats²/weight²", True, False, compares=True,

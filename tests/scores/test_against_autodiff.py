@@ -228,3 +228,23 @@ def test_token_entropies_equal_scipy():
             kept = case.groups["target_mask"][q, k] > 0
             expected = entropy(p, axis=-1)[kept].mean()
             assert float(answers.token_entropies[q, k]) == pytest.approx(expected, rel=1e-12)
+
+
+def test_gradnorm_equals_autodiff_of_the_divergence_from_uniform():
+    case = make_case(9, 2, 4)
+    values = evaluate_scores(answers_of(case)[0])
+    for question in range(2):
+
+        def divergence(params, question=question):
+            p = probabilities(case, question, params, False)[1]
+            return jnp.sum(jnp.log(1 / p.size / p)) / p.size
+
+        gradient = jax.jit(jax.grad(divergence))(case.params)
+        norm = jnp.sqrt(sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(gradient)))
+        np.testing.assert_allclose(values["gradnorm"][question], jnp.log(norm), atol=1e-10)
+
+
+def test_gradnorm_of_equally_likely_answers_is_zero():
+    case = make_case(10, 1, 2)
+    answers = answers_of(case)[0]._replace(log_likelihoods=jnp.full((1, 2), -3.0))
+    assert np.isneginf(evaluate_scores(answers)["gradnorm"]).all()
