@@ -57,9 +57,11 @@ class ConfigKeys:
             raise self.unusable(key, "a positive number")
         return float(value)
 
-    def optional(self, key: str) -> float | None:
-        """A positive finite number or None."""
+    def optional(self, key: str, default: float | None = None) -> float | None:
+        """A positive finite number or None; `default` where the key is not there."""
         self.used.add(key)
+        if key not in self._values:
+            return default
         return self.number(key) if self.has(key) else None
 
     def flag(self, key: str, default: bool) -> bool:
@@ -94,6 +96,16 @@ class ConfigKeys:
         value = self._values.get(key, expected[0])
         if not any(value == e and type(value) is type(e) for e in expected):
             raise self.unusable(key, f"{expected[0]!r}; other values are not supported")
+
+    def same(self, key: str, value: float, expected: str) -> None:
+        """Accepts a number that says once more what another key says, or nothing.
+
+        Raises:
+          CheckpointError: another number.
+        """
+        self.used.add(key)
+        if self.has(key) and self.number(key) != value:
+            raise self.unusable(key, f"{value}, {expected}")
 
     def refuse_others(self, ignorable: frozenset[str]) -> None:
         """Raises CheckpointError where a key was neither asked for nor is ignorable."""

@@ -6,6 +6,7 @@ from typing import Any
 from .config import DecoderConfig
 from .config_keys import ConfigKeys
 from .rotary_keys import read_rotary
+from .window_keys import read_window, read_windows
 
 __all__ = ["gemma2", "gemma3", "gpt2", "gpt_neox", "llama", "mistral", "qwen2", "qwen3"]
 
@@ -18,6 +19,10 @@ _ACTIVATIONS = {
     "gelu_pytorch_tanh": "gelu_tanh",
     "relu": "relu",
 }
+
+# defaults of transformers' classes, which a file that lacks the key means
+_LAYERS_BEFORE_WINDOWS = 28
+_PERIOD = 6
 
 
 def _sizes(keys: ConfigKeys, **other: str) -> dict[str, Any]:
@@ -47,7 +52,6 @@ def gpt2(keys: ConfigKeys) -> DecoderConfig:
     )
     keys.fixed("n_ctx", None, sizes["context_length"])
     keys.fixed("scale_attn_by_inverse_layer_idx", False, None)
-    keys.fixed("add_cross_attention", False, None)
     scaled = keys.flag("scale_attn_weights", True)
     return DecoderConfig(
         **sizes,
@@ -77,6 +81,8 @@ def gpt_neox(keys: ConfigKeys) -> DecoderConfig:
         fraction=keys.number("rotary_pct", 0.25),
     )
     keys.get("rotary_emb_base")
+    keys.same("rotary_pct", rotary.fraction, "the fraction that rope_parameters has")
+    keys.same("partial_rotary_factor", rotary.fraction, "the fraction that turns")
     return DecoderConfig(
         **sizes,
         num_kv_heads=sizes["num_heads"],
@@ -125,25 +131,32 @@ def llama(keys: ConfigKeys) -> DecoderConfig:
 def mistral(keys: ConfigKeys) -> DecoderConfig:
     """Of `model_type` mistral."""
     sizes = _sizes(keys, num_kv_heads="num_key_value_heads")
+    keys.fixed("attention_bias", False, None)
     return _llama_like(
         keys,
         sizes,
         rotary=read_rotary(keys, sizes["context_length"]),
-        window=_window(keys),
+        window=read_window(keys),
     )
 
 
 def _qwen(keys: ConfigKeys, **more: Any) -> DecoderConfig:
     sizes = _sizes(keys, num_kv_heads="num_key_value_heads")
     keys.fixed("use_mrope", False, None)
-    first = keys.integer("max_window_layers", sizes["num_layers"])
+    first = keys.integer("max_window_layers", _LAYERS_BEFORE_WINDOWS)
     used = keys.flag("use_sliding_window", False)
     default = tuple(layer >= first for layer in range(sizes["num_layers"]))
     return _llama_like(
         keys,
         sizes,
         rotary=read_rotary(keys, sizes["context_length"]),
-        **_windows(keys, sizes["num_layers"], default, used=used, told=("max_window_layers",)),
+        **read_windows(
+            keys,
+            sizes["num_layers"],
+            default,
+            used=used,
+            told={"max_window_layers": _LAYERS_BEFORE_WINDOWS},
+        ),
         **more,
     )
 
@@ -178,8 +191,6 @@ def _gemma(keys: ConfigKeys, sizes: dict[str, Any], **more: Any) -> DecoderConfi
         projection_biases=biases,
         output_bias=biases,
         query_scale=keys.number("query_pre_attn_scalar", 256) ** -0.5,
-        score_cap=keys.optional("attn_logit_softcapping"),
-        logit_cap=keys.optional("final_logit_softcapping"),
         embedding_scale=math.sqrt(sizes["width"]),
         **more,
     )
@@ -193,14 +204,17 @@ def gemma2(keys: ConfigKeys) -> DecoderConfig:
         keys,
         sizes,
         rotary=read_rotary(keys, sizes["context_length"]),
-        **_windows(keys, sizes["num_layers"], default),
+        score_cap=keys.optional("attn_logit_softcapping", 50.0),
+        logit_cap=keys.optional("final_logit_softcapping", 30.0),
+        **read_windows(keys, sizes["num_layers"], default),
     )
 
 
 def gemma3(keys: ConfigKeys) -> DecoderConfig:
     """Of `model_type` gemma3."""
     sizes = _sizes(keys, num_kv_heads="num_key_value_heads")
-    period = keys.integer("sliding_window_pattern", keys.get("_sliding_window_pattern") or 6)
+    keys.fixed("attn_logit_softcapping", None)  # transformers' Gemma 3 does not apply it
+    period = keys.integer("sliding_window_pattern", keys.get("_sliding_window_pattern") or _PERIOD)
     keys.fixed("_sliding_window_pattern", None, period)
     default = tuple((layer + 1) % period != 0 for layer in range(sizes["num_layers"]))
     rotary = read_rotary(keys, sizes["context_length"], layers="full_attention", default_theta=1e6)
@@ -217,50 +231,11 @@ def gemma3(keys: ConfigKeys) -> DecoderConfig:
         rotary=rotary,
         local_rotary=local,
         head_norms=True,
-        **_windows(
+        logit_cap=keys.optional("final_logit_softcapping"),
+        **read_windows(
             keys,
             sizes["num_layers"],
             default,
-            told=("sliding_window_pattern", "_sliding_window_pattern"),
+            told={"sliding_window_pattern": _PERIOD, "_sliding_window_pattern": _PERIOD},
         ),
     )
-
-
-def _window(keys: ConfigKeys) -> int | None:
-    keys.get("sliding_window")
-    return keys.integer("sliding_window") if keys.has("sliding_window") else None
-
-
-def _windows(
-    keys: ConfigKeys,
-    num_layers: int,
-    default: tuple[bool, ...],
-    *,
-    used: bool = True,
-    told: tuple[str, ...] = (),
-) -> dict[str, Any]:
-    """`window` and `window_layers` from `layer_types`, or the family's default.
-
-    Raises:
-      CheckpointError: `layer_types` contradicts a key in `told` that is there, from which the
-        default comes, or asks for windows where there is none.
-    """
-    window, types = _window(keys), keys.get("layer_types")
-    window = window if used else None
-    chosen = default if window is not None else (False,) * num_layers
-    if types is not None:
-        kinds = {"full_attention": False, "sliding_attention": True}
-        if not isinstance(types, list) or not set(types) <= kinds.keys():
-            raise keys.unusable("layer_types", f"a list of {', '.join(kinds)}")
-        if len(types) != num_layers:
-            raise keys.unusable("layer_types", f"{num_layers} entries, one a layer")
-        listed = tuple(kinds[kind] for kind in types)
-        if window is None and any(listed):
-            raise keys.unusable("layer_types", "full_attention alone, as no window is used")
-        by = [name for name in told if keys.has(name)]
-        if by and listed != chosen:
-            raise keys.unusable("layer_types", f"the layers that {by[0]} says")
-        chosen = listed
-    if not any(chosen):
-        return dict(window=None)
-    return dict(window=window, window_layers=chosen)

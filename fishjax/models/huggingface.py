@@ -1,5 +1,6 @@
 """Hugging Face directories: `config.json`, safetensors, tokenizer; read, placed, written."""
 
+import dataclasses
 import hashlib
 import json
 import pathlib
@@ -18,7 +19,7 @@ from .config import DecoderConfig
 from .config_keys import ConfigKeys
 from .decoder import init_params
 from .errors import CheckpointError
-from .families import IGNORABLE, Family, Tensor, family_of
+from .families import IGNORABLE, SWITCHES, Family, Tensor, family_of
 from .safetensor_files import SafetensorFiles, write_tensors
 
 __all__ = ["Placement", "config_from_json", "fingerprint", "read_params", "write_params"]
@@ -47,6 +48,8 @@ def config_from_json(
         raise
     except ValueError as error:
         raise CheckpointError(f"{name}: {error}") from None
+    for key, off in SWITCHES.items():
+        keys.fixed(key, *off)
     keys.refuse_others(IGNORABLE | family.ignorable)
     return config, family
 
@@ -69,12 +72,15 @@ def read_params(
       placement: where each parameter goes.
 
     Raises:
-      CheckpointError: a tensor is missing, unexpected, of another shape, or not finite.
+      CheckpointError: a tensor is missing, unexpected, of another shape, or not finite, or a tied
+        model's files have a head of their own.
     """
     shapes = _shapes(config)
     flat: dict[str, jax.Array] = {}
     files = SafetensorFiles(directory)
     names = _names(files, family, config)
+    if config.tied:
+        _check_tied(files, names, family, config)
     for tensor in family.tensors(config):
         slots = {
             path: _Slot(shapes[path], placement(path, shapes[path]) if placement else None)
@@ -212,6 +218,22 @@ def _names(files: SafetensorFiles, family: Family, config: DecoderConfig) -> dic
             f"the safetensors files {' and '.join(told)}: they are not those of this config.json"
         )
     return found
+
+
+def _check_tied(
+    files: SafetensorFiles, names: dict[str, str], family: Family, config: DecoderConfig
+) -> None:
+    """Raises CheckpointError where a head beside the embedding is another matrix.
+
+    Some versions of transformers then use the head, others the embedding.
+    """
+    embedding = names[family.tensors(config)[0].name]
+    head = family.tensors(dataclasses.replace(config, tied=False))[-1].name
+    if head in files and not files.equal(embedding, head):
+        raise CheckpointError(
+            f"tensors {embedding!r} and {head!r} differ, but by config.json the head is the "
+            "embedding: set tie_word_embeddings to false in it, or take the head out of the files"
+        )
 
 
 def few(names: list[str]) -> str:

@@ -56,6 +56,13 @@ class Rotary:
                 raise ValueError(f"rotary {name} is {value!r}: expected a positive finite number")
         if self.kind in ("llama3", "yarn") and not self.original_length:
             raise ValueError(f"rotary kind {self.kind} needs original_length")
+        if self.kind == "llama3" and not self.high > self.low:
+            raise ValueError(
+                f"rotary high is {self.high} and low {self.low}: expected high above low, as "
+                "high_freq_factor 4 and low_freq_factor 1"
+            )
+        if self.kind == "yarn" and self.theta <= 1:
+            raise ValueError(f"rotary theta is {self.theta}: yarn needs one above 1")
         size = self.rotated(head_width)
         if size % 2 or not 0 < size <= head_width:
             raise ValueError(

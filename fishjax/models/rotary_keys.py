@@ -15,7 +15,7 @@ def read_rotary(
     layers: str | None = None,
     theta_key: str = "rope_theta",
     default_theta: float = 10000.0,
-    fraction: float = 1.0,
+    fraction: float | None = None,
     scaled: bool = True,
 ) -> Rotary:
     """`rope_theta` and `rope_scaling`, or `rope_parameters`.
@@ -24,37 +24,52 @@ def read_rotary(
       keys: of the file.
       context_length: `max_position_embeddings`.
       layers: the kind of layer ("full_attention", ...) whose entry of `rope_parameters` is meant,
-        where it has one for each kind.
+        of a family that has one for each kind.
       theta_key: where the old spelling has the base.
       default_theta: where the file has none.
-      fraction: of the features that turn, in the old spelling.
+      fraction: of the features that turn, in the old spelling; None for a family that turns whole
+        heads whatever a file says.
       scaled: whether the old spelling's `rope_scaling` is about these layers.
 
     Raises:
       CheckpointError: a key is unknown, missing or cannot be used.
     """
     new = keys.get("rope_parameters")
+    theta = keys.number(theta_key, default_theta)
+    if fraction is None:
+        keys.same("partial_rotary_factor", 1.0, "as this family always turns whole heads")
+    whole = 1.0 if fraction is None else fraction
     if new is None:
-        theta = keys.number(theta_key, default_theta)
         scaling = keys.get("rope_scaling") if scaled else None
-        return _scaled(scaling, "rope_scaling", context_length, theta, fraction, keys)
+        return _scaled(scaling, "rope_scaling", context_length, theta, whole, keys)
     if not isinstance(new, dict):
         raise keys.unusable("rope_parameters", "an object")
-    if layers is not None and layers in new:
-        if unknown := new.keys() - {"full_attention", "sliding_attention"}:
-            raise keys.unusable("rope_parameters", f"kinds of layers, not {min(unknown)!r}")
-        new = new[layers]
-        if not isinstance(new, dict):
-            raise keys.unusable("rope_parameters", "an object for each kind of layer")
-    part = dict(new)
-    theta = ConfigKeys(part, "rope_parameters").number("rope_theta", default_theta)
-    part.pop("rope_theta", None)
-    fraction = part.pop("partial_rotary_factor", fraction)
+    new = dict(new) if layers is None else _entry(keys, new, layers)
+    part = ConfigKeys(new, "rope_parameters")
     keys.fixed("rope_scaling", None)  # told twice is told once too often
-    if keys.has(theta_key) and keys.number(theta_key) != theta:
-        raise keys.unusable(theta_key, f"{theta}, as in rope_parameters")
-    part.setdefault("rope_type", "default")
-    return _scaled(part, "rope_parameters", context_length, theta, fraction, keys)
+    inner = part.number("rope_theta", theta)
+    keys.same(theta_key, inner, "as in rope_parameters")
+    if fraction is None:
+        part.same("partial_rotary_factor", 1.0, "as this family always turns whole heads")
+    else:
+        whole = part.number("partial_rotary_factor", fraction)
+    rest = {key: value for key, value in new.items() if key not in part.used}
+    if "type" not in rest:
+        rest.setdefault("rope_type", "default")
+    return _scaled(rest, "rope_parameters", context_length, inner, whole, keys)
+
+
+def _entry(keys: ConfigKeys, kinds: dict[str, Any], layers: str) -> dict[str, Any]:
+    """That of one kind of layer; empty where there is none."""
+    known = {"full_attention", "sliding_attention"}
+    if unknown := kinds.keys() - known:
+        raise keys.unusable(
+            "rope_parameters", f"an object for {' and '.join(sorted(known))}, not {min(unknown)!r}"
+        )
+    found = kinds.get(layers)
+    if not isinstance(found, dict | None):
+        raise keys.unusable("rope_parameters", "an object for each kind of layer")
+    return dict(found or {})
 
 
 def _scaled(

@@ -15,6 +15,8 @@ from .errors import CheckpointError
 
 __all__ = ["SafetensorFiles", "write_tensors"]
 
+_ROWS = 4096  # of a block when matrices are compared
+
 
 def write_tensors(file: pathlib.Path, tensors: Mapping[str, np.ndarray]) -> None:
     """Writes one file that Hugging Face's libraries read.
@@ -81,6 +83,20 @@ class SafetensorFiles:
             bad = int(np.size(tensor) - np.count_nonzero(np.isfinite(tensor)))
             raise CheckpointError(f"{bad} values of tensor {name!r} are NaN or infinite")
         return tensor
+
+    def equal(self, first: str, second: str) -> bool:
+        """Whether two matrices are the same; a block of rows of each is in memory at a time."""
+        try:
+            with _opened(self._file[first]) as one, _opened(self._file[second]) as two:
+                pair = one.get_slice(first), two.get_slice(second)
+                shape, other = (tuple(part.get_shape()) for part in pair)
+                if shape != other or not shape:
+                    return False
+                starts = range(0, shape[0], _ROWS)
+                blocks = [slice(start, min(start + _ROWS, shape[0])) for start in starts]
+                return all(np.array_equal(*(part[block] for part in pair)) for block in blocks)
+        except (SafetensorError, TypeError, OSError) as error:
+            raise CheckpointError(f"{first!r} or {second!r} cannot be read: {error}") from None
 
 
 def _floating(tensor: np.ndarray) -> bool:
