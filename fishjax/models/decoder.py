@@ -301,12 +301,14 @@ def decoder_extend_fn(
 def empty_cache(config: DecoderConfig, num_rows: int, room: int) -> Cache:
     """A cache for `num_rows` sequences of at most `room` tokens, padding included.
 
+    Padding takes room but no position, so there may be more room than the context is long.
+
     Raises:
-      ValueError: more room than the context is long.
+      ValueError: more room than twice the context.
     """
-    if not 0 < room <= config.context_length:
+    if not 0 < room <= 2 * config.context_length:
         raise ValueError(
-            f"room for {room} tokens: expected 1 to the context of {config.context_length}"
+            f"room for {room} tokens: expected 1 to twice the context of {config.context_length}"
         )
     shape = (config.num_layers, num_rows, room, config.num_kv_heads, config.head_width)
     keys, values = (jnp.zeros(shape, config.dtype) for _ in range(2))

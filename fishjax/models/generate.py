@@ -76,7 +76,7 @@ def generate(
     """Continues every prompt.
 
     A row's draws depend on its own key alone, its logits are those of `model.apply_fn` on prompt
-    and continuation, so batches can be cut at will.
+    and continuation, and it ends where its own context does, so batches can be cut at will.
 
     Args:
       model: from `load`.
@@ -114,7 +114,7 @@ def generate(
             "is room for a continuation"
         )
     padded = min(-(-longest // _BUCKET) * _BUCKET, max(longest, context - sampling.max_tokens))
-    room = min(padded + sampling.max_tokens, context)
+    limits = [min(sampling.max_tokens, context - len(prompt)) for prompt in prompts]
     if keys is None:
         keys = jax.random.split(jax.random.key(0), len(prompts))  # greedy: never drawn from
     filled, put = _filled(len(prompts), mesh), _spread(mesh)
@@ -124,16 +124,16 @@ def generate(
         _choose, temperature=float(sampling.temperature), top_p=float(sampling.top_p)
     )
     ids, valid = map(put, _left_padded([prompts[i] for i in filled], padded))
-    cache = empty_cache(model.config, len(filled), room)
+    cache = empty_cache(model.config, len(filled), padded + max(limits))
     logits, cache = extend(model.params, ids, valid, _spread_cache(cache, model, mesh))
     ends = frozenset(eos_ids) or end_ids(model)
-    rows = [_Row(model.tokenizer, sampling.stop, ends) for _ in prompts]
-    for step in range(min(sampling.max_tokens, room - padded)):
+    rows = [_Row(model.tokenizer, sampling.stop, ends, limit) for limit in limits]
+    for step in range(max(limits)):
         chosen, log_likelihoods, finite = jax.device_get(choose(logits, keys, step))
         # rows that only fill up the mesh come last and are dropped here
         for row, token, value, good in zip(rows, chosen, log_likelihoods, finite, strict=False):
             row.take(int(token), float(value), bool(good))
-        if all(row.ended for row in rows) or padded + step + 1 >= room:
+        if all(row.ended for row in rows):
             break
         next_ids = put(chosen[:, None])
         logits, cache = extend(model.params, next_ids, put(np.ones(next_ids.shape, bool)), cache)
@@ -234,8 +234,9 @@ def _left_padded(prompts: Sequence[Sequence[int]], length: int) -> tuple[np.ndar
 class _Row:
     """One continuation as it grows."""
 
-    def __init__(self, tokenizer: Any, stop: tuple[str, ...], eos_ids: Any):
+    def __init__(self, tokenizer: Any, stop: tuple[str, ...], eos_ids: Any, limit: int):
         self._tokenizer, self._stop, self._eos_ids = tokenizer, stop, eos_ids
+        self._limit = limit
         self._ids: list[int] = []
         self._log_likelihoods: list[float] = []
         self._text: str | None = None
@@ -252,15 +253,22 @@ class _Row:
         self._log_likelihoods.append(log_likelihood)
         if token in self._eos_ids:
             self.ended = "eos"
-        elif self._stop:
-            text = self._tokenizer.decode(self._ids)
+            return
+        if self._stop:
+            text = self._decoded(self._ids)
             places = [place for stop in self._stop if (place := text.find(stop)) >= 0]
             if places:
                 self.ended, self._text = "stop", text[: min(places)]
+                return
+        if len(self._ids) == self._limit:
+            self.ended = "length"
 
     def finished(self) -> Generated:
         """The continuation."""
         ids = self._ids[:-1] if self.ended == "eos" else self._ids
-        text = self._tokenizer.decode(ids) if self._text is None else self._text
-        ended = self.ended or "length"
-        return Generated(text, tuple(self._ids), tuple(self._log_likelihoods), ended)
+        text = self._decoded(ids) if self._text is None else self._text
+        return Generated(text, tuple(self._ids), tuple(self._log_likelihoods), self.ended)
+
+    def _decoded(self, ids: Sequence[int]) -> str:
+        """Text; ids that only fill up the model's vocabulary have none."""
+        return self._tokenizer.decode([i for i in ids if i < self._tokenizer.vocab_size])

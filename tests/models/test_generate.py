@@ -130,6 +130,36 @@ def test_where_a_continuation_ends(tmp_path):
     assert models.generate(model, [], Sampling()) == []
 
 
+@pytest.mark.parametrize("name", ["gpt2", "mistral"])
+def test_a_row_ends_at_its_own_end_of_the_context(tmp_path, name):
+    """A long prompt beside a short one takes nothing from it, learned positions or not."""
+    model = loaded(tmp_path, name)
+    prompts = prompts_of((4, model.config.context_length - 3))
+    together = models.generate(model, prompts, Sampling(12), eos_ids=(10**6,))
+    assert [len(one.token_ids) for one in together] == [12, 3]
+    (alone,) = models.generate(model, prompts[:1], Sampling(12), eos_ids=(10**6,))
+    assert together[0].token_ids == alone.token_ids
+
+
+def test_ids_that_fill_up_the_vocabulary_have_no_text(tmp_path):
+    """Pythia's and Qwen's heads are wider than their tokenizers."""
+
+    class Narrow(Letters):
+        vocab_size = 20
+
+        def decode(self, ids):
+            assert all(index < 20 for index in ids)
+            return super().decode(ids)
+
+    model = dataclasses.replace(loaded(tmp_path, "llama"), tokenizer=Narrow())
+    sampling = Sampling(12, temperature=2.0, stop=("never",))
+    keys = jax.random.split(jax.random.key(0), 1)
+    (found,) = models.generate(model, [[5, 8]], sampling, keys=keys, eos_ids=(10**6,))
+    kept = [index for index in found.token_ids if index < 20]
+    assert 0 < len(kept) < 12
+    assert found.text == Letters().decode(kept)
+
+
 def test_rows_that_are_not_finite_end_alone(tmp_path):
     model = loaded(tmp_path, "llama")
     (free,) = models.generate(model, [[5, 8, 9]], Sampling(3), eos_ids=(10**6,))
