@@ -60,7 +60,7 @@ for row in zip(p, p**2 * norms.total, p * (1 - p), strict=True):
 
 # %% [markdown]
 # ## Which examples pull the weights the same way?
-# The empirical tangent kernel, without a gradient in memory.
+# The empirical tangent kernel, from the same Gram matrices: no weight's gradient is formed.
 
 # %%
 kernel = gradients.inner_products(log_prob)(params, batch, batch)

@@ -57,8 +57,7 @@ print(json.dumps(json.loads(lines[0]), indent=1))
 # %% [markdown]
 # ## Score them
 # The same as `fishjax score --model ... --task multiple_choice --data questions.jsonl --out run`.
-# A run that is
-# killed goes on where it was.
+# A run that is killed goes on where it was.
 
 # %%
 directory = runs.score(
@@ -70,9 +69,8 @@ print(frame[columns].head(8).to_string())
 
 # %% [markdown]
 # ## What stands behind the number
-# The squared norm of every answer's gradient, exactly, without forming one. The report says how
-# each parameter
-# is covered.
+# The squared norm of every answer's gradient, exactly. The report says how each parameter is
+# covered: by a Gram matrix no gradient is formed; *materialised* ones are small enough to be.
 
 
 # %%
@@ -94,8 +92,7 @@ print(norms.total)
 # %% [markdown]
 # ## Curvature
 # K-FAC of the attention queries on these sequences, then the variance that a Gaussian posterior
-# with that
-# precision (plus 1e-2) gives each log-likelihood: the Laplace approximation in two lines.
+# with that precision (plus 1e-2) gives each log-likelihood: the Laplace approximation in two lines.
 
 # %%
 fisher = estimators.kfac(
