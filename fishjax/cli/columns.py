@@ -50,9 +50,14 @@ class Columns(NamedTuple):
     shares: dict[str, np.ndarray]
 
     @property
+    def compares(self) -> bool:
+        """Whether there are scores that compare answers: false where no question has two."""
+        return not COMPARING.isdisjoint(self.scores)
+
+    @property
     def pair(self) -> tuple[str, str]:
         """Names of the epistemic and the aleatoric score: of the choice, or of the sequence."""
-        prefix = "" if "epistemic" in self.scores else "sequence_"
+        prefix = "" if self.compares else "sequence_"
         return f"{prefix}epistemic", f"{prefix}aleatoric"
 
     def only(self, chosen: np.ndarray) -> "Columns":

@@ -6,7 +6,7 @@ import numpy as np
 
 from fishjax import metrics
 from fishjax.cli.columns import Columns
-from fishjax.scores import DIRECTIONS, Direction
+from fishjax.scores import ASKED_SCORES, DIRECTIONS, Direction
 
 __all__ = [
     "LOG_FLOOR",
@@ -35,9 +35,11 @@ def measure(columns: Columns, *, seed: int) -> dict[str, Any]:
       seed: of bootstrap and folds.
 
     Returns:
-      Plain JSON values; `None` where a measure is undefined.
+      Plain JSON values; `None` where a measure is undefined. Those that compare the answers of a
+      question are where no question has two: the one answer's probability among them is 1.
     """
     correct = columns.correct
+    alone = not columns.compares
     return {
         "num_questions": columns.num_questions,
         "num_scored": int(correct.size),
@@ -46,9 +48,9 @@ def measure(columns: Columns, *, seed: int) -> dict[str, Any]:
         "num_ties": int(columns.tied.sum()),
         "class_balance": {"correct": int(correct.sum()), "incorrect": int((~correct).sum())},
         "accuracy": metrics.accuracy(correct),
-        "acc_norm": metrics.accuracy(columns.correct_norm),
-        "acc_bytes": metrics.accuracy(columns.correct_bytes),
-        "mc2": float(columns.mc2.mean()) if columns.mc2.size else None,
+        "acc_norm": None if alone else metrics.accuracy(columns.correct_norm),
+        "acc_bytes": None if alone else metrics.accuracy(columns.correct_bytes),
+        "mc2": None if alone else float(columns.mc2.mean()),
         "calibration": _calibration(columns),
         "scores": _scores(columns, seed),
         "bootstrap": {"resamples": NUM_RESAMPLES, "level": LEVEL, "stratified": True},
@@ -56,17 +58,26 @@ def measure(columns: Columns, *, seed: int) -> dict[str, Any]:
 
 
 def _calibration(columns: Columns) -> dict[str, Any]:
-    """Of the choice probabilities; Brier only where exactly one answer is true everywhere."""
-    one_true = bool((columns.labels.sum(axis=1) == 1).all())
-    answerable = columns.true_log_probability[np.isfinite(columns.true_log_probability)]
-    return {
-        "ece": metrics.expected_calibration_error(
-            columns.confidence, columns.correct, num_bins=NUM_BINS
-        ),
-        "ece_bins": NUM_BINS,
-        "brier": metrics.brier_score(columns.probabilities, columns.labels) if one_true else None,
-        "nll": metrics.negative_log_likelihood(answerable),
-    }
+    """Of the choice probabilities, and of what the model says when asked, where it was.
+
+    Brier only where exactly one answer is true everywhere.
+    """
+    found: dict[str, Any] = {"ece": None, "ece_bins": NUM_BINS, "brier": None, "nll": None}
+    if columns.compares:
+        answerable = columns.true_log_probability[np.isfinite(columns.true_log_probability)]
+        found["ece"] = _ece(columns.confidence, columns.correct)
+        found["nll"] = metrics.negative_log_likelihood(answerable)
+        if (columns.labels.sum(axis=1) == 1).all():
+            found["brier"] = metrics.brier_score(columns.probabilities, columns.labels)
+    for name in (score.name for score in ASKED_SCORES if score.name in columns.scores):
+        defined = ~np.isnan(columns.scores[name])
+        stated, correct = columns.scores[name][defined], columns.correct[defined]
+        found[name] = {"ece": _ece(stated, correct), "ece_bins": NUM_BINS, "n": int(defined.sum())}
+    return found
+
+
+def _ece(confidence: np.ndarray, correct: np.ndarray) -> float | None:
+    return metrics.expected_calibration_error(confidence, correct, num_bins=NUM_BINS)
 
 
 def score_areas(columns: Columns, *, seed: int, fewest: int = 1) -> dict[str, dict[str, Any]]:

@@ -13,6 +13,7 @@ import tokenizers
 
 from fishjax import io, models, runs
 from fishjax.cli import errors, main
+from fishjax.metrics import expected_calibration_error
 from fishjax.scores import COMPARING, GENERATION_SCORES
 from tests.models import hub
 
@@ -86,9 +87,19 @@ def test_generated_answers_are_scored(talker, answered, tmp_path, capsys):
         assert row["scores"]["p_true"] == pytest.approx(source["p_true"], rel=1e-6)
         assert row["scores"]["log_sequence_epistemic"] is not None
     assert "semantic_entropy" in capsys.readouterr().out
-    told = json.loads((out / "metrics.json").read_text())["scores"]
-    assert "sequence_epistemic" in told
-    assert not COMPARING & told.keys()
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert "sequence_epistemic" in metrics["scores"]
+    assert not COMPARING & metrics["scores"].keys()
+    # the probability of the one answer among itself is 1: no calibration of anything
+    calibration = metrics["calibration"]
+    for name in ("acc_norm", "acc_bytes", "mc2"):
+        assert metrics[name] is None
+    for name in ("ece", "brier", "nll"):
+        assert calibration[name] is None
+    stated = np.array([row["p_true"] for row in made])
+    correct = np.array([row["correct"] for row in made])
+    ece = expected_calibration_error(stated, correct)
+    assert calibration["p_true"] == {"ece": pytest.approx(ece), "ece_bins": 15, "n": len(made)}
     frame = io.open_frame(out)
     assert list(frame.index) == list(range(len(QUESTIONS)))
     assert "scores.semantic_entropy" in frame.columns
