@@ -7,9 +7,10 @@ Programs, each in a process of its own, taking turns (`turns`), on the same weig
 - backward only: shared prompts, gradients of the norms' scales alone: a backward pass through
   every layer for every answer and next to nothing else, which no engine can do without;
 - likelihoods only: our forward pass over the un-shared prompts, no gradient, no score;
-- PyTorch loop: one backward pass an answer (`torch_llama`), the Gram of a question's gradients.
+- PyTorch loop: one backward pass an answer (`torch_llama`), the Gram of a question's gradients;
+- transformers loop: the same with that library's Llama (`transformers_llama`).
 
-The first two and the last return log ||grad p_k||^2 of every answer, which must agree. Targets:
+The first two and the loops return log ||grad p_k||^2 of every answer, which must agree. Targets:
 ours at least 5 times the questions per second of the loop, and at most 3.5 times the likelihoods'
 time.
 
@@ -49,6 +50,10 @@ from fishjax.trees import flatten_with_paths
 SHARED = pathlib.Path(os.environ.get("FISHJAX_SHARED", "../shared")) / "data"
 QUESTIONS, BATCH_TOKENS, ROUNDS = 12, 8192, 3
 SCALES = "layers/attention_norm"
+LOOPS = {
+    "PyTorch loop": ("torch", "experiments.bench.torch_llama:program"),
+    "transformers loop": ("transformers", "experiments.bench.transformers_llama:program"),
+}
 NO_SCORES = ("backward only", "likelihoods only")
 TOLERANCE = 0.01  # of a logarithm: 1 % of a squared norm, in float32
 
@@ -140,9 +145,9 @@ def measure(source: dict[str, Any], rounds: int) -> dict[str, Any]:
             ),
             "likelihoods only": turns.Worker(f"{here}:likelihoods", source),
         }
-        if importlib.util.find_spec("torch") is not None:
-            target = "experiments.bench.torch_llama:program"
-            workers["PyTorch loop"] = turns.Worker(target, {"folder": folder})
+        for loop, (package, target) in LOOPS.items():
+            if importlib.util.find_spec(package) is not None:
+                workers[loop] = turns.Worker(target, {"folder": folder})
         load_average, times = os.getloadavg()[0], {name: [] for name in workers}
         for _ in range(rounds):
             for name, worker in workers.items():
@@ -160,8 +165,8 @@ def measure(source: dict[str, Any], rounds: int) -> dict[str, Any]:
             row["max_difference"] = float(np.max(np.abs(numbers - reference)))
     seconds = {name: row["median_s"] for name, row in rows.items()}
     ratios = {f"{n} / likelihoods": s / seconds["likelihoods only"] for n, s in seconds.items()}
-    if "PyTorch loop" in seconds:
-        ratios |= {f"PyTorch loop / {n}": seconds["PyTorch loop"] / s for n, s in seconds.items()}
+    for loop in [name for name in LOOPS if name in seconds]:
+        ratios |= {f"{loop} / {n}": seconds[loop] / s for n, s in seconds.items()}
     return {"programs": rows, "ratios": ratios, "load_average": load_average}
 
 

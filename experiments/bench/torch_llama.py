@@ -77,13 +77,13 @@ def program(folder: str) -> tuple[Callable[[], Any], dict[str, Any]]:
                 found = torch.autograd.grad(value, trained)
                 values.append(value.detach())
                 gradients.append(torch.cat([g.flatten() for g in found]))
-            numbers += _epistemic(torch.stack(values), torch.stack(gradients))
+            numbers += log_squared_norms(torch.stack(values), torch.stack(gradients))
         return numbers
 
     return run, {"threads": torch.get_num_threads()}
 
 
-def _epistemic(values: Tensor, gradients: Tensor) -> list[float]:
+def log_squared_norms(values: Tensor, gradients: Tensor) -> list[float]:
     """Log squared norms of the gradients of the answers' probabilities."""
     gram = (gradients @ gradients.T).double()
     p = values.double().softmax(0)
