@@ -11,19 +11,20 @@ import string
 from typing import Any
 
 from .questions import Question, TaskError
-from .reading import read_csv, read_jsonl, require_text
+from .reading import is_index, read_jsonl, read_table, require_text
 
 __all__ = ["read_commonsenseqa", "read_mmlu"]
 
 
 def read_commonsenseqa(path: pathlib.Path) -> list[Question]:
-    """The authors' jsonl: `{"answerKey", "id", "question": {"stem", "choices"}}`.
+    """The authors' jsonl: `{"answerKey", "id", "question": {"stem", "choices"}}`, or the hub's.
 
-    The prompt is `Question: {stem}`, the options `A. ...` and `Answer:`, a line each.
+    There `question` is the stem, `choices` are `{"label": [...], "text": [...]}`. The prompt is
+    `Question: {stem}`, the options `A. ...` and `Answer:`, a line each.
     """
     questions = []
     for place, number, record in read_jsonl(path):
-        body = record.get("question")
+        body = _nested(record, place)
         if not isinstance(body, dict):
             raise TaskError(f"{place}: question is {body!r}: expected an object with a stem")
         stem = require_text(body.get("stem"), "question.stem", place)
@@ -42,13 +43,15 @@ def read_commonsenseqa(path: pathlib.Path) -> list[Question]:
 
 
 def read_mmlu(path: pathlib.Path) -> list[Question]:
-    """A csv with the columns subject, category, question, A, B, C, D, answer (a letter).
+    """A csv with the columns subject, question, A, B, C, D, answer (a letter), or a jsonl.
 
-    The prompt is the subject's description, the question, the options and `Answer:`.
+    A jsonl may have the hub's `choices`, a list of four, and `answer`, an index. Other columns
+    (`category`) become metadata. The prompt is the subject's description, the question, the
+    options and `Answer:`.
     """
-    columns = ("subject", "category", "question", "A", "B", "C", "D", "answer")
+    needed = ("subject", "question", "answer")
     questions = []
-    for place, number, row in read_csv(path, columns):
+    for place, number, row in read_table(path, {name: (name,) for name in needed}):
         subject = require_text(row["subject"], "subject", place)
         text = require_text(row["question"], "question", place).strip()
         description = (
@@ -59,13 +62,45 @@ def read_mmlu(path: pathlib.Path) -> list[Question]:
             _lettered(
                 id=f"row-{number}",
                 stem=description + text,
-                options=[require_text(row[letter], f"option {letter}", place) for letter in "ABCD"],
-                answer=row["answer"],
-                metadata={"subject": subject, "category": row["category"]},
+                options=_four_options(row, place),
+                answer=_letter(row["answer"]),
+                metadata={"subject": subject}
+                | {n: v for n, v in row.items() if n not in (*needed, *"ABCD", "choices")},
                 place=place,
             )
         )
     return questions
+
+
+def _nested(record: dict[str, Any], place: str) -> Any:
+    """The authors' `question` object, also of the hub's flat layout; anything else as it is."""
+    stem, choices = record.get("question"), record.get("choices")
+    if not isinstance(stem, str) or not isinstance(choices, dict):
+        return stem
+    labels, texts = choices.get("label"), choices.get("text")
+    if not isinstance(labels, list) or not isinstance(texts, list) or len(labels) != len(texts):
+        raise TaskError(f"{place}: choices is {choices!r}: expected as many label as text")
+    pairs = [{"label": a, "text": b} for a, b in zip(labels, texts, strict=True)]
+    known = ("id", "question", "choices", "answerKey")
+    others = {name: value for name, value in record.items() if name not in known}
+    return others | {"stem": stem, "choices": pairs}
+
+
+def _four_options(row: dict[str, Any], place: str) -> list[str]:
+    """Of the columns A to D, or of the hub's list."""
+    if "choices" in row and not row.keys() & set("ABCD"):
+        choices = row["choices"]
+        if not isinstance(choices, list) or len(choices) != 4:
+            raise TaskError(f"{place}: choices is {choices!r}: expected a list of 4")
+        return [require_text(choice, "a choice", place) for choice in choices]
+    if missing := [letter for letter in "ABCD" if letter not in row]:
+        raise TaskError(f"{place}: there are no columns {', '.join(missing)}")
+    return [require_text(row[letter], f"option {letter}", place) for letter in "ABCD"]
+
+
+def _letter(answer: Any) -> Any:
+    """Of an index; anything else as it is."""
+    return "ABCD"[answer] if is_index(answer) and answer in range(4) else answer
 
 
 def _options(choices: Any, place: str) -> list[str]:

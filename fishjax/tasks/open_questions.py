@@ -1,16 +1,13 @@
 """Questions without choices: the model writes the answer, aliases say what is right."""
 
 import pathlib
-import re
 from typing import Any, NamedTuple
 
 from .own_fields import own_id, own_prompt
 from .questions import TaskError
-from .reading import read_jsonl, require_text
+from .reading import parse_json, read_jsonl, read_table, require_text, unquoted
 
-__all__ = ["OpenQuestion", "read_golden_answers", "read_open_qa"]
-
-_QUOTED = re.compile(r'"(?:[^"]|"")*"')
+__all__ = ["OpenQuestion", "read_open_qa", "read_popqa", "read_triviaqa"]
 
 
 class OpenQuestion(NamedTuple):
@@ -34,30 +31,81 @@ class OpenQuestion(NamedTuple):
         return self.aliases[0] if self.context[-1:].isspace() else f" {self.aliases[0]}"
 
 
-def read_golden_answers(path: pathlib.Path) -> list[OpenQuestion]:
-    r"""A jsonl of `{"id", "question", "golden_answers"}`, optionally with `metadata`.
+def read_triviaqa(path: pathlib.Path) -> list[OpenQuestion]:
+    r"""A jsonl of `{"id", "question", "golden_answers"}`, or with the hub's `answer`.
 
-    The prompt is `Q: {question}\nA:`. A question that still is a quoted csv field, as 67 of
-    TriviaQA's are (`"What is ""The Solent""?"`), is unquoted.
+    On the hub the id is `question_id` and the answers are `{"value", "aliases"}`. The prompt is
+    `Q: {question}\nA:`. A question that still is a quoted csv field, as 67 of TriviaQA's are
+    (`"What is ""The Solent""?"`), is unquoted.
 
     Raises:
       TaskError: a field is missing or of another type, or an answer is blank.
     """
     questions = []
     for place, number, record in read_jsonl(path):
-        metadata = record.get("metadata", {})
-        if not isinstance(metadata, dict):
-            raise TaskError(f"{place}: metadata is {metadata!r}: expected an object")
-        text = _unquoted(require_text(record.get("question"), "question", place)).strip()
-        questions.append(
-            OpenQuestion(
-                id=own_id(record, number, place),
-                context=f"Q: {text}\nA:",
-                aliases=_aliases(record, "golden_answers", place),
-                metadata=metadata,
-            )
-        )
+        questions.append(_asked(_golden(record, place), number, place, _metadata(record, place)))
     return questions
+
+
+def read_popqa(path: pathlib.Path) -> list[OpenQuestion]:
+    r"""A jsonl of `{"id", "question", "golden_answers"}`, or the authors' tsv.
+
+    There the answers are `possible_answers`, a JSON list as text, and all other columns (`s_pop`,
+    `prop`, ...) become metadata. The prompt is `Q: {question}\nA:`.
+
+    Raises:
+      TaskError: as `read_triviaqa`.
+    """
+    if path.name.removesuffix(".gz").endswith(".tsv"):
+        columns = {
+            "question": ("question",),
+            "golden_answers": ("golden_answers", "possible_answers"),
+        }
+        rows = read_table(path, columns)
+    else:
+        rows = read_jsonl(path)
+    questions = []
+    for place, number, record in rows:
+        answers = record.get("golden_answers", record.get("possible_answers"))
+        if isinstance(answers, str):
+            answers = parse_json(answers, f"{place}: possible_answers")
+        fields = ("id", "question", "golden_answers", "possible_answers")
+        others = {name: value for name, value in record.items() if name not in fields}
+        metadata = _metadata(record, place) if "metadata" in record else others
+        question = record | {"golden_answers": answers}
+        questions.append(_asked(question, number, place, metadata))
+    return questions
+
+
+def _golden(record: dict[str, Any], place: str) -> dict[str, Any]:
+    """The record with `golden_answers`, also of the hub's layout; anything else as it is."""
+    answer = record.get("answer")
+    if "golden_answers" in record or not isinstance(answer, dict):
+        return record
+    aliases = answer.get("aliases", [])
+    if not isinstance(aliases, list):
+        raise TaskError(f"{place}: answer.aliases is {aliases!r}: expected a list")
+    named = {"id": record["question_id"]} if "question_id" in record else {}
+    return named | record | {"golden_answers": [answer.get("value"), *aliases]}
+
+
+def _metadata(record: dict[str, Any], place: str) -> dict[str, Any]:
+    metadata = record.get("metadata", {})
+    if not isinstance(metadata, dict):
+        raise TaskError(f"{place}: metadata is {metadata!r}: expected an object")
+    return metadata
+
+
+def _asked(
+    record: dict[str, Any], number: int, place: str, metadata: dict[str, Any]
+) -> OpenQuestion:
+    text = unquoted(require_text(record.get("question"), "question", place)).strip()
+    return OpenQuestion(
+        id=own_id(record, number, place),
+        context=f"Q: {text}\nA:",
+        aliases=_aliases(record, "golden_answers", place),
+        metadata=metadata,
+    )
 
 
 def read_open_qa(path: pathlib.Path) -> list[OpenQuestion]:
@@ -97,10 +145,3 @@ def _aliases(record: dict[str, Any], name: str, place: str) -> tuple[str, ...]:
         raise TaskError(f"{place}: {name} is {answers!r}: expected a list of true answers")
     stripped = [require_text(answer, "an answer", place).strip() for answer in answers]
     return tuple(dict.fromkeys(stripped))
-
-
-def _unquoted(text: str) -> str:
-    """Undoes csv quoting; text in plain quotation marks keeps them."""
-    if '""' in text and _QUOTED.fullmatch(text):
-        return text[1:-1].replace('""', '"')
-    return text

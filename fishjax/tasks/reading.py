@@ -5,16 +5,26 @@ import gzip
 import io
 import json
 import pathlib
+import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from .questions import TaskError
 
-__all__ = ["is_index", "read_csv", "read_json", "read_jsonl", "require_text"]
+__all__ = [
+    "is_index",
+    "read_json",
+    "read_jsonl",
+    "read_lines_or_list",
+    "read_table",
+    "require_text",
+    "unquoted",
+]
 
 GZIP_MAGIC = b"\x1f\x8b"
 _MOST_SHOWN = 200
+_QUOTED = re.compile(r'"(?:[^"]|"")*"')
 
 
 def read_text(path: pathlib.Path) -> str:
@@ -53,32 +63,100 @@ def read_jsonl(path: pathlib.Path) -> Iterator[tuple[str, int, dict[str, Any]]]:
             place = f"{path}, line {number}"
             record = parse_json(line, place)
             if not isinstance(record, dict):
-                raise TaskError(f"{place}: {type(record).__name__}: expected a JSON object")
+                raise TaskError(
+                    f"{place}: {type(record).__name__}: expected a JSON object, one a line"
+                )
             yield place, number, record
 
 
-def read_csv(path: pathlib.Path, columns: tuple[str, ...]) -> Iterator[tuple[str, int, dict]]:
-    """Yields (place, row number from 1, row) of a csv file with a header.
+def read_lines_or_list(path: pathlib.Path) -> Any:
+    """The objects of a jsonl, or whatever a JSON document holds, by the file's name."""
+    if _kind(path) == ".jsonl":
+        return [record for _, _, record in read_jsonl(path)]
+    return read_json(path)
+
+
+def read_table(
+    path: pathlib.Path, columns: Mapping[str, Sequence[str]]
+) -> Iterator[tuple[str, int, dict[str, Any]]]:
+    """Yields (place, row number from 1, row) of a csv or tsv with a header, or of a jsonl.
+
+    Which of the three is said by the file's name. Blank lines are no rows.
+
+    Args:
+      path: of the file, plain or gzip.
+      columns: what must be there, with the names under which it is published; the first that the
+        file has is used, and the row has it under the key of this mapping.
 
     Raises:
-      TaskError: a column is missing, a row has too few or many fields, or is not csv.
+      TaskError: a column is missing or occurs twice, a row has too few or many fields, or is
+        malformed.
     """
-    reader = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
+    if _kind(path) == ".jsonl":
+        for place, number, record in read_jsonl(path):
+            yield place, number, _renamed(record, _found(list(record), columns, place))
+        return
     header: list[str] = []
+    found: dict[str, str] = {}
+    count = 0
+    for place, row in _delimited(path):
+        if not header:
+            header, found = row, _found(row, columns, place)
+            if twice := [name for name in dict.fromkeys(row) if row.count(name) > 1]:
+                raise TaskError(f"{place}: the column {twice[0]!r} occurs twice: rename one")
+        elif len(row) != len(header):
+            raise TaskError(f"{place}: {len(row)} fields: expected {len(header)}")
+        else:
+            count += 1
+            yield place, count, _renamed(dict(zip(header, row, strict=True)), found)
+
+
+def _kind(path: pathlib.Path) -> str:
+    return pathlib.Path(path.name.removesuffix(".gz")).suffix
+
+
+def _delimited(path: pathlib.Path) -> Iterator[tuple[str, list[str]]]:
+    """(place, fields) of every line that is not blank.
+
+    In a tsv a quotation mark is a character like any other, as in GLUE's files; a field that is
+    quoted as a whole, as pandas writes it, is unquoted.
+    """
+    text, tabs = io.StringIO(read_text(path), newline=""), _kind(path) == ".tsv"
+    if tabs:
+        reader = csv.reader(text, delimiter="\t", quoting=csv.QUOTE_NONE, strict=True)
+    else:
+        reader = csv.reader(text, strict=True)
     try:
-        for number, row in enumerate(reader):
-            place = f"{path}, line {reader.line_num}"
-            if number == 0:
-                header = row
-                missing = [name for name in columns if name not in header]
-                if missing:
-                    raise TaskError(f"{place}: columns {_short(header)} lack {missing}")
-            elif len(row) != len(header):
-                raise TaskError(f"{place}: {len(row)} fields: expected {len(header)}")
-            else:
-                yield place, number, dict(zip(header, row, strict=True))
+        for row in reader:
+            if row:
+                fields = list(map(unquoted, row)) if tabs else row
+                yield f"{path}, line {reader.line_num}", fields
     except csv.Error as error:
         raise TaskError(f"{path}, line {reader.line_num}: malformed csv ({error})") from None
+
+
+def _found(there: list[str], columns: Mapping[str, Sequence[str]], place: str) -> dict[str, str]:
+    """Which column of the file is which."""
+    found = {name: next((n for n in known if n in there), "") for name, known in columns.items()}
+    missing = [name for name, actual in found.items() if not actual]
+    if missing:
+        others = [f"{n} as {', '.join(columns[n][1:])}" for n in missing if columns[n][1:]]
+        also = f" (known also: {'; '.join(others)})" if others else ""
+        raise TaskError(f"{place}: columns {_short(there)} lack {missing}{also}")
+    return found
+
+
+def _renamed(row: Mapping[str, Any], found: Mapping[str, str]) -> dict[str, Any]:
+    used = set(found.values())
+    others = {name: value for name, value in row.items() if name not in used}
+    return others | {name: row[actual] for name, actual in found.items()}
+
+
+def unquoted(text: str) -> str:
+    """Undoes csv quoting of a whole field; text in plain quotation marks keeps them."""
+    if '""' in text and _QUOTED.fullmatch(text):
+        return text[1:-1].replace('""', '"')
+    return text
 
 
 def _short(header: list[str]) -> str:

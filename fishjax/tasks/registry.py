@@ -8,7 +8,7 @@ from .classification import AG_NEWS, NLI, SST2, TREC, class_reader
 from .legalbench import read_legalbench
 from .lettered import read_commonsenseqa, read_mmlu
 from .multiple_choice import read_multiple_choice
-from .open_questions import OpenQuestion, read_golden_answers, read_open_qa
+from .open_questions import OpenQuestion, read_open_qa, read_popqa, read_triviaqa
 from .questions import Question, Task, TaskError
 from .reading import is_index
 from .truthfulqa import read_truthfulqa_mc1, read_truthfulqa_mc2
@@ -30,8 +30,8 @@ TASKS: dict[str, Callable[[pathlib.Path], list[Question]]] = {
 """Name of every task and the function that reads its file: a new task is one row."""
 
 OPEN_TASKS: dict[str, Callable[[pathlib.Path], list[OpenQuestion]]] = {
-    "triviaqa": read_golden_answers,
-    "popqa": read_golden_answers,
+    "triviaqa": read_triviaqa,
+    "popqa": read_popqa,
     "open_qa": read_open_qa,
 }
 """Likewise for questions without choices."""

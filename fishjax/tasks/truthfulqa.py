@@ -1,8 +1,9 @@
 """TruthfulQA multiple choice, with the prompt of EleutherAI's lm-eval.
 
 Reads `mc_task.json` of the authors' repository: a list of `{"question", "mc1_targets": {answer:
-0 or 1}, "mc2_targets": ...}`. Answers are scored in full text, so that the true answer of MC1
-always comes first in the file gives the model nothing away.
+0 or 1}, "mc2_targets": ...}`, or, as on the hub, with `{"choices", "labels"}` for targets; in one
+list or a jsonl. Answers are scored in full text, so that the true answer of MC1 always comes first
+in the file gives the model nothing away.
 
 References:
   Lin, Hilton and Evans (2022), arXiv 2109.07958; prompt in appendix E.
@@ -12,7 +13,7 @@ import pathlib
 from typing import Any
 
 from .questions import Question, TaskError
-from .reading import is_index, read_json, require_text
+from .reading import is_index, read_lines_or_list, require_text
 
 __all__ = ["PREFIX", "read_truthfulqa_mc1", "read_truthfulqa_mc2"]
 
@@ -58,7 +59,7 @@ def read_truthfulqa_mc2(path: pathlib.Path) -> list[Question]:
 def _read(path: pathlib.Path, targets: str) -> list[Question]:
     if ".csv" in path.suffixes:
         raise TaskError(f"{path}: expected mc_task.json: the csv file has no list of choices")
-    items = read_json(path)
+    items = read_lines_or_list(path)
     if not isinstance(items, list):
         raise TaskError(f"{path}: {type(items).__name__}: expected the JSON list of mc_task.json")
     return [_question(item, targets, path, number) for number, item in enumerate(items, start=1)]
@@ -69,7 +70,7 @@ def _question(item: Any, targets: str, path: pathlib.Path, number: int) -> Quest
     if not isinstance(item, dict):
         raise TaskError(f"{place}: {type(item).__name__}: expected a JSON object")
     question = require_text(item.get("question"), "question", place)
-    answers = item.get(targets)
+    answers = _by_answer(item.get(targets), targets, place)
     if not isinstance(answers, dict) or not answers:
         raise TaskError(f"{place}: {targets} is {answers!r}: expected {{answer: 0 or 1}}")
     for answer, label in answers.items():
@@ -86,3 +87,20 @@ def _question(item: Any, targets: str, path: pathlib.Path, number: int) -> Quest
         texts=tuple(answers),
         metadata={},
     )
+
+
+def _by_answer(answers: Any, targets: str, place: str) -> Any:
+    """`{answer: 0 or 1}`, also of the hub's two lists; anything else as it is."""
+    if not isinstance(answers, dict) or set(answers) != {"choices", "labels"}:
+        return answers
+    choices, labels = answers["choices"], answers["labels"]
+    if not isinstance(choices, list) or not isinstance(labels, list):
+        return answers
+    if len(choices) != len(labels) or not all(isinstance(choice, str) for choice in choices):
+        raise TaskError(
+            f"{place}: {targets} has {len(choices)} choices and {len(labels)} labels: expected as "
+            "many, and texts as choices"
+        )
+    if repeated := [choice for choice in choices if choices.count(choice) > 1]:
+        raise TaskError(f"{place}: the answer {repeated[0]!r} occurs twice in {targets}")
+    return dict(zip(choices, labels, strict=True))

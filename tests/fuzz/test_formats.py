@@ -38,6 +38,7 @@ JSONL = {
     "open_qa": {"question": "Q", "answers": ["x", "é"]},
     "triviaqa": {"id": "t", "question": "Q", "golden_answers": ["x"]},
     "legalbench": {"task": "t", "split": "test", "text": "T", "answer": "yes"},
+    "trec": {"text": "T", "coarse_label": 5},
 }
 CSV = {
     "mmlu": "subject,category,question,A,B,C,D,answer\ns,c,q,a,b,c,d,A\n",
@@ -67,6 +68,14 @@ def formats(folder):
     for name, text in CSV.items():
         path = folder / f"{name}.csv"
         add(name, path, text.encode(), lambda p, n=name: load_task(n, p), TaskError)
+    tsv = 'id\tquestion\tpossible_answers\n1\tQ\t"[""x""]"\n'
+    add(
+        "popqa", folder / "popqa.tsv", tsv.encode(), lambda p: load_open_task("popqa", p), TaskError
+    )
+    record = {"question": "Q", "mc1_targets": {"choices": ["x", "y"], "labels": [1, 0]}}
+    lines = (json.dumps(record) + "\n").encode()
+    path = folder / "hub.jsonl"
+    add("truthfulqa_hub", path, lines, lambda p: load_task("truthfulqa_mc1", p), TaskError)
     truthful = [{"question": "Q", "mc1_targets": {"x": 1, "y": 0}, "mc2_targets": {"x": 1}}]
     path = folder / "mc.json"
     data = json.dumps(truthful).encode()

@@ -37,6 +37,9 @@ def test_texts_label_and_metadata(tmp_path):
         ("sst2", "text,label\nx,-1\n", "label is '-1'"),
         ("sst2", "text,label\nx,\n", "label is ''"),
         ("sst2", "text,label\nx\n", "1 fields: expected 2"),
+        ("sst2", "text,text,label\nx,y,0\n", "the column 'text' occurs twice"),
+        ("trec", "text\nx\n", r"lack \['label'\] \(known also: label as coarse_label\)"),
+        ("nli", "premise,hypothesis,label\na,b,-1\n", "holds no questions"),
         ("nli", "premise,hypothesis,label\na,b,3\n", "expected one of 0 True, 1 Neither, 2 False"),
     ],
 )
@@ -50,7 +53,7 @@ def test_every_reader_says_what_it_reads():
         for name, reader in readers.items():
             assert len(inspect.getdoc(reader).split("\n")[0]) > 20, name
     assert inspect.getdoc(TASKS["nli"]) == (
-        "A csv with the columns premise, hypothesis and label (0 True, 1 Neither, 2 False)."
+        "A csv, tsv or jsonl with premise, hypothesis and label (0 True, 1 Neither, 2 False)."
     )
 
 

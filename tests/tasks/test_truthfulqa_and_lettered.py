@@ -151,7 +151,8 @@ def test_bad_commonsenseqa_lines(tmp_path, change, message):
     ("text", "message"),
     [
         (MMLU_HEADER, "holds no questions"),
-        ("subject,question,A,B,C,D,answer\n", r"line 1: .*lack \['category'\]"),
+        ("subject,A,B,C,D,answer\n", r"line 1: .*lack \['question'\]"),
+        ("subject,question,A,B,D,answer\ns,q,1,2,4,A\n", "line 2: there are no columns C"),
         (MMLU_HEADER + "s,c,q,1,2,3,4\n", "line 2: 7 fields: expected 8"),
         (MMLU_HEADER + "s,c,q,1,2,3,4,E\n", "line 2: answer is 'E'"),
         (MMLU_HEADER + "s,c,q,1,,3,4,A\n", "line 2: option B is ''"),
