@@ -44,10 +44,9 @@ def config_from_json(
     family = family_of(keys)
     try:
         config = family.config(keys)
-    except CheckpointError:
-        raise
-    except ValueError as error:
-        raise CheckpointError(f"{name}: {error}") from None
+    except ValueError as error:  # of the config, or of a part of the file that says its own name
+        message = str(error)
+        raise CheckpointError(message if name in message else f"{name}: {message}") from None
     for key, off in SWITCHES.items():
         keys.fixed(key, *off)
     keys.refuse_others(IGNORABLE | family.ignorable)

@@ -80,12 +80,7 @@ def _scaled(
     if not isinstance(scaling, dict):
         raise whole.unusable(name, "an object")
     keys = ConfigKeys(scaling, name)
-    known = {kind: kind for kind in ("default", "linear", "llama3", "yarn")}
-    if keys.has("type"):  # the oldest spelling
-        kind = keys.choice("type", known)
-        keys.fixed("rope_type", kind)
-    else:
-        kind = keys.choice("rope_type", known)
+    kind = _kind(keys)
     found: dict[str, Any] = dict(theta=theta, fraction=fraction, interleaved=False, kind=kind)
     if kind != "default":
         found["factor"] = keys.number("factor")
@@ -101,3 +96,19 @@ def _scaled(
         found["truncate"] = keys.flag("truncate", True)
     keys.refuse_others(frozenset())
     return Rotary(**found)
+
+
+def _kind(keys: ConfigKeys) -> str:
+    """Which scaling; "type" is the oldest spelling."""
+    key = "type" if keys.has("type") else "rope_type"
+    kind = keys.get(key)
+    if kind in ("dynamic", "longrope"):
+        raise keys.unusable(
+            key,
+            "one of default, linear, llama3, yarn: this one depends on the length of a batch, so "
+            "padding would change logits",
+        )
+    kind = keys.choice(key, {kind: kind for kind in ("default", "linear", "llama3", "yarn")})
+    if key == "type":
+        keys.fixed("rope_type", kind)
+    return kind
