@@ -84,13 +84,20 @@ def _run(name: str, options: dict[str, Any]) -> pathlib.Path:
 
 
 def _checked(action: argparse.Action, value: Any) -> Any:
-    if value is None or isinstance(value, bool | list | tuple):
+    """The value as the command line would have given it; `None` is an option left out."""
+    if value is None:
+        return action.default
+    if isinstance(action, argparse._StoreTrueAction):
+        if not isinstance(value, bool):
+            raise ValueError(f"{action.dest} is {value!r}: expected True or False")
         return value
     if action.nargs in ("*", "+"):
-        return [str(value)]
+        return list(map(str, value if isinstance(value, list | tuple) else [value]))
+    if isinstance(value, bool | list | tuple):
+        raise ValueError(f"{action.dest} is {value!r}: expected one text or number")
     try:
         found: Any = (action.type or str)(str(value))  # type: ignore[operator]
-    except argparse.ArgumentTypeError as error:
+    except (ValueError, argparse.ArgumentTypeError) as error:
         raise ValueError(f"{action.dest}: {error}") from None
     if action.choices is not None and found not in action.choices:
         raise ValueError(f"{action.dest} is {value!r}: expected one of {list(action.choices)}")

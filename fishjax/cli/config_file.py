@@ -35,12 +35,14 @@ def apply_config(parsers: Mapping[str, argparse.ArgumentParser], argv: Sequence[
 
 
 def _config_of(argv: Sequence[str]) -> pathlib.Path | None:
+    """The last one counts, as of every option."""
+    found = None
     for i, word in enumerate(argv):
         if word == "--config" and i + 1 < len(argv):
-            return pathlib.Path(argv[i + 1])
+            found = pathlib.Path(argv[i + 1])
         if word.startswith("--config="):
-            return pathlib.Path(word.partition("=")[2])
-    return None
+            found = pathlib.Path(word.partition("=")[2])
+    return found
 
 
 def _read(file: pathlib.Path) -> dict[str, Any]:

@@ -105,7 +105,10 @@ def _parser() -> tuple[argparse.ArgumentParser, Mapping[str, argparse.ArgumentPa
     parser.add_argument("--version", action="version", version=f"fishjax {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="command")
     for command in COMMANDS:
-        sub = commands.add_parser(command.name, help=command.summary, description=command.summary)
+        # an abbreviated --config would be parsed here and missed by `apply_config`
+        sub = commands.add_parser(
+            command.name, help=command.summary, description=command.summary, allow_abbrev=False
+        )
         sub.add_argument("--config", help="TOML file of options; the command line overrides it")
         command.add_arguments(sub)
         sub.set_defaults(module=command.module)

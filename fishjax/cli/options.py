@@ -56,6 +56,14 @@ def natural(text: str) -> int:
     return number
 
 
+def seed(text: str) -> int:
+    """What JAX takes as 32 bits; of a larger number it would use the low ones only."""
+    number = natural(text)
+    if number >= 2**32:
+        raise argparse.ArgumentTypeError(f"{text}: expected an integer below 2^32 = {2**32}")
+    return number
+
+
 def data_file(text: str) -> str:
     """A file's path; one on the Hugging Face hub is fetched."""
     if not text.startswith("hf://"):
@@ -126,7 +134,7 @@ def limit_option(parser: argparse.ArgumentParser, of: str) -> None:
 
 def seed_option(parser: argparse.ArgumentParser, of: str) -> None:
     """What is drawn."""
-    parser.add_argument("--seed", type=natural, default=0, help=f"of {of} (%(default)s)")
+    parser.add_argument("--seed", type=seed, default=0, help=f"of {of} (%(default)s)")
 
 
 def dtype_option(parser: argparse.ArgumentParser, kept: str) -> None:

@@ -32,7 +32,8 @@ def run(args: argparse.Namespace) -> int:
     console = Console(stderr=True, quiet=args.quiet)
     if args.generations is None and (args.task is None or args.data is None):
         raise InputError("expected --task and --data, or --generations (see fishjax score --help)")
-    if args.generations is not None and (args.task or args.data or args.shots or args.chat):
+    of_prompts = (args.task, args.data, args.shots, args.shots_data, args.chat)
+    if args.generations is not None and any(of_prompts):
         raise InputError("--generations has its own task and prompts: leave out the other options")
     if args.task != TEXT_TASK and (args.stride or args.max_characters):
         raise InputError("--stride and --max-characters are of plain text: expected --task text")

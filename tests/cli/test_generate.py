@@ -120,6 +120,9 @@ def test_another_model_or_command_is_refused(
         assert main(["score", *options]) == 2
         assert message in capsys.readouterr().err
         assert not out.exists()
+    options = ["--model", str(tiny.model), "--generations", str(answered[1]), "--out", "x"]
+    assert main(["score", *options, "--shots-data", "none.jsonl"]) == 2
+    assert "leave out the other options" in capsys.readouterr().err
     assert main(["score", "--model", str(tiny.model), "--out", "x"]) == 2
     assert "expected --task and --data, or --generations" in capsys.readouterr().err
 
@@ -145,6 +148,13 @@ def test_config_files_are_overridden_by_the_command_line(tiny, tmp_path, capsys)
         file.write_text(text)
         assert main(["score", "--config", str(file), "--out", str(out)]) == 2
         assert message in capsys.readouterr().err
+    # the last of two counts; an abbreviation is no option, so no file is passed over
+    last = tmp_path / "last.toml"
+    last.write_text("beam = 3")
+    assert main(["score", "--config", str(file), f"--config={last}", "--out", str(out)]) == 2
+    assert "last.toml: 'beam' is no option of score" in capsys.readouterr().err
+    assert main(tiny.score_arguments(out, "--conf", str(last))) == 2
+    assert "unrecognized arguments: --conf" in capsys.readouterr().err
 
 
 def test_python_mirrors_the_command_line(tiny, finished_run, tmp_path):
@@ -156,8 +166,18 @@ def test_python_mirrors_the_command_line(tiny, finished_run, tmp_path):
         runs.score(**options, out=out, beams=3)
     with pytest.raises(TypeError, match="score needs model, out"):
         runs.score()
-    with pytest.raises(ValueError, match="limit: 0: expected a positive integer"):
-        runs.score(**options, out=out, limit=0)
+    for wrong, message in (
+        ({"limit": 0}, "limit: 0: expected a positive integer"),
+        ({"limit": True}, "limit is True: expected one text or number"),
+        ({"seed": [1]}, r"seed is \[1\]: expected one text or number"),
+        ({"seed": 2**32}, "seed: 4294967296: expected an integer below 2"),
+        ({"quiet": "no"}, "quiet is 'no': expected True or False"),
+        ({"dtype": "float8"}, "dtype is 'float8': expected one of"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            runs.score(**options, out=out, **wrong)
+    same = runs.score(**options, out=out, per_token=True, quiet=True, no_plots=True, limit=None)
+    assert same == directory
 
 
 MESH = """
