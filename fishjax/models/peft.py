@@ -38,7 +38,8 @@ def load_adapter(
     """Reads an adapter of PEFT: plain LoRA on linear modules of the blocks.
 
     Where a family fuses query, key and value, each gets a copy of A and its part of B. Modules of
-    lower rank than others (`rank_pattern`) are filled up with zeros, which stay zero in training.
+    lower rank than others (`rank_pattern`) are filled up with zeros, which stay zero in training;
+    so are layers that have none (`layers_to_transform`, a pattern of some layers).
 
     Args:
       directory: with `adapter_config.json` and `adapter_model.safetensors`.
@@ -63,8 +64,7 @@ def load_adapter(
         settings = read_settings(values, _CONFIG)
         ending = f"; the adapter was made for {_base_of(values)}, the model is {model.name!r}"
         files = SafetensorFiles(directory, _TENSORS)
-        sides = _read_sides(files, settings, config, family, ending)
-        names = [m.name.format(layer) for m in sides for layer in range(config.num_layers)]
+        sides, names = _read_sides(files, settings, config, family, ending)
         lora = _lora_of(names, tuple(p for m in sides for p in m.paths), settings)
     except CheckpointError as error:
         message = str(error)
@@ -146,47 +146,76 @@ def _read_sides(
     config: DecoderConfig,
     family: Family,
     ending: str,
-) -> dict[Module, Sides]:
-    """A and B of every layer of the adapted modules, as they are in the file.
+) -> tuple[dict[Module, Sides], list[str]]:
+    """A and B of every layer of the adapted modules, as in the file, and who has an adapter.
 
     Raises:
       CheckpointError: tensors are missing or unexpected, or have another shape; with `ending`.
     """
     modules = adaptable_modules(config, family)
     short = not any(name.startswith(_PREFIX + family.prefix) for name in files)
-    found: dict[Module, dict[str, list[str]]] = {}
-    for module in modules:
-        stem = module.name.removeprefix(family.prefix) if short else module.name
-        names = [stem.format(layer) for layer in range(config.num_layers)]
-        if any(settings.takes(name) for name in names):
-            found[module] = {m: [f"{_PREFIX}{n}.lora_{m}.weight" for n in names] for m in "AB"}
+    stems = {m: m.name.removeprefix(family.prefix) if short else m.name for m in modules}
+    found = {m: names for m, stem in stems.items() if (names := _taken(stem, settings, config))}
     if not found:
         raise CheckpointError(
             f"{_CONFIG}: target_modules {settings.targets!r} takes none of the model's linear "
             f"modules: expected some of {', '.join(m.target for m in modules)}{ending}"
         )
-    wanted = {name for sides in found.values() for names in sides.values() for name in names}
+    taken = [name for names in found.values() for name in names]
+    _check_tensors(files, taken, settings, ending)
+    read: dict[Module, Sides] = {}
+    for module in found:
+        sides = [
+            _pair(files, module, name, settings, ending)
+            for name in map(stems[module].format, range(config.num_layers))
+        ]
+        read[module] = [a for a, _ in sides], [b for _, b in sides]
+    return read, taken
+
+
+def _taken(stem: str, settings: PeftSettings, config: DecoderConfig) -> list[str]:
+    """A module's names in the layers where it has an adapter."""
+    return [n for n in map(stem.format, range(config.num_layers)) if settings.takes(n)]
+
+
+def _tensor(name: str, letter: str) -> str:
+    return f"{_PREFIX}{name}.lora_{letter}.weight"
+
+
+def _check_tensors(
+    files: SafetensorFiles, names: list[str], settings: PeftSettings, ending: str
+) -> None:
+    """Raises CheckpointError where the files have other tensors than A and B of these modules."""
+    wanted = {_tensor(name, letter) for name in names for letter in "AB"}
     missing, extra = sorted(wanted - set(files)), sorted(set(files) - wanted)
     if missing or extra:
         told = [f"lacks {huggingface.few(missing)}"] * bool(missing)
         told += [f"has {huggingface.few(extra)}"] * bool(extra)
         raise CheckpointError(
-            f"{_TENSORS} {' and '.join(told)}: expected A and B of every layer of the linear "
-            f"modules that target_modules {settings.targets!r} takes{ending}"
+            f"{_TENSORS} {' and '.join(told)}: expected A and B of every linear module that "
+            f"target_modules {settings.targets!r} takes{ending}"
         )
-    read = {}
-    for module, sides in found.items():
-        read[module] = tuple([files.read(name) for name in names] for names in sides.values())
-        for layer, (a, b) in enumerate(zip(*read[module], strict=True)):
-            name = module.name.format(layer)
-            rank = settings.rank_of(name)
-            expected = (rank, module.num_inputs), (module.num_outputs, rank)
-            if (a.shape, b.shape) != expected:
-                raise CheckpointError(
-                    f"A and B of {name} have shapes {a.shape} and {b.shape}: expected "
-                    f"{expected[0]} and {expected[1]} by {_CONFIG} and the model{ending}"
-                )
-    return read
+
+
+def _pair(
+    files: SafetensorFiles, module: Module, name: str, settings: PeftSettings, ending: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """A and B of one layer; zeros where it has no adapter.
+
+    Raises:
+      CheckpointError: they have other shapes.
+    """
+    rank = settings.rank_of(name)
+    expected = (rank, module.num_inputs), (module.num_outputs, rank)
+    if not settings.takes(name):
+        return np.zeros(expected[0], np.float32), np.zeros(expected[1], np.float32)
+    a, b = (files.read(_tensor(name, letter)) for letter in "AB")
+    if (a.shape, b.shape) != expected:
+        raise CheckpointError(
+            f"A and B of {name} have shapes {a.shape} and {b.shape}: expected "
+            f"{expected[0]} and {expected[1]} by {_CONFIG} and the model{ending}"
+        )
+    return a, b
 
 
 def _lora_of(names: list[str], paths: tuple[str, ...], settings: PeftSettings) -> LoraConfig:

@@ -18,7 +18,6 @@ IGNORABLE = frozenset(
         "eva_config",
         "fan_in_fan_out",
         "inference_mode",
-        "layers_pattern",
         "loftq_config",
         "lora_ga_config",
         "megatron_config",
@@ -46,6 +45,8 @@ class PeftSettings(NamedTuple):
       rank_stabilised: the scale is alpha / sqrt(rank) instead of alpha / rank.
       targets: names of modules or their ends, or a regular expression.
       excluded: likewise, None for none.
+      layers: numbers of the layers that `targets` are about, None for all.
+      layer: regular expression that finds the number of a layer in a module's name.
       ranks: by regular expression of a module's name or its end.
       alphas: likewise.
     """
@@ -56,6 +57,8 @@ class PeftSettings(NamedTuple):
     rank_stabilised: bool
     targets: str | tuple[str, ...]
     excluded: str | tuple[str, ...] | None
+    layers: frozenset[int] | None
+    layer: str
     ranks: Mapping[str, int]
     alphas: Mapping[str, float]
 
@@ -63,6 +66,10 @@ class PeftSettings(NamedTuple):
         """Whether the module has an adapter."""
         if self.excluded is not None and _matches(self.excluded, module):
             return False
+        if self.layers is not None:
+            found = re.search(self.layer, module)
+            if found is None or int(found[1]) not in self.layers:
+                return False
         return self.targets == "all-linear" or _matches(self.targets, module)
 
     def rank_of(self, module: str) -> int:
@@ -88,7 +95,7 @@ def read_settings(values: Mapping[str, Any], name: str = "adapter_config.json") 
 
     Raises:
       CheckpointError: no LoRA, an unknown key, a variant that is not supported (DoRA, biases,
-        whole modules beside the adapters, some layers only, ...), or a value that makes no sense.
+        whole modules beside the adapters, ...), or a value that makes no sense.
     """
     keys = ConfigKeys({key: value for key, value in values.items() if value is not None}, name)
     keys.fixed("peft_type", "LORA")
@@ -106,6 +113,8 @@ def read_settings(values: Mapping[str, Any], name: str = "adapter_config.json") 
         rank_stabilised=keys.flag("use_rslora", False),
         targets=_names(keys, "target_modules"),
         excluded=_names(keys, "exclude_modules") if keys.get("exclude_modules") else None,
+        layers=_layers(keys),
+        layer=_layer(keys),
         ranks=_pattern(keys, "rank_pattern", lambda x: isinstance(x, int)),
         alphas=_pattern(keys, "alpha_pattern", lambda x: isinstance(x, int | float)),
     )
@@ -118,7 +127,6 @@ _VARIANTS = (
     "arrow_config",
     "kasa_config",
     "layer_replication",
-    "layers_to_transform",
     "modules_to_save",
     "monteclora_config",
     "target_parameters",
@@ -142,6 +150,24 @@ def _names(keys: ConfigKeys, key: str) -> str | tuple[str, ...]:
     if not isinstance(value, list) or not value or not all(isinstance(x, str) for x in value):
         raise keys.unusable(key, "names of modules, or a regular expression")
     return tuple(value)
+
+
+def _layers(keys: ConfigKeys) -> frozenset[int] | None:
+    value = keys.get("layers_to_transform")
+    listed = value if isinstance(value, list) else [] if value is None else [value]
+    if not all(type(index) is int and index >= 0 for index in listed):
+        raise keys.unusable("layers_to_transform", "a number of a layer, or a list of them")
+    return frozenset(listed) or None
+
+
+def _layer(keys: ConfigKeys) -> str:
+    """By default the first number in a module's name is that of its layer."""
+    if not keys.get("layers_pattern"):
+        return r"(?:^|\.)(\d+)\."
+    names = _names(keys, "layers_pattern")
+    names = (names,) if isinstance(names, str) else names
+    _check_expressions(keys, "layers_pattern", names)
+    return rf"(?:^|\.)(?:{'|'.join(names)})\.(\d+)\."
 
 
 def _pattern(keys: ConfigKeys, key: str, fits: Any) -> dict[str, Any]:

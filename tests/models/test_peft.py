@@ -142,7 +142,13 @@ REFUSED = {
     "bias": (dict(bias="all"), "bias is 'all': expected 'none'"),
     "lora bias": (dict(lora_bias=True), "lora_bias is True"),
     "modules": (dict(modules_to_save=["lm_head"]), r"modules_to_save is \['lm_head'\]"),
-    "layers": (dict(layers_to_transform=[0]), r"layers_to_transform is \[0\]"),
+    "layers": (dict(layers_to_transform=[0]), r"has base_model\.model\.model\.layers\.1\."),
+    "no layer": (dict(layers_to_transform=[7]), "takes none of the model's linear modules"),
+    "layer": (dict(layers_to_transform=[0.5]), r"layers_to_transform is \[0.5\]: expected a num"),
+    "layer pattern": (
+        dict(layers_to_transform=[0, 1], layers_pattern="h"),
+        "takes none of the model's linear modules",
+    ),
     "replication": (dict(layer_replication=[[0, 2]]), "layer_replication is"),
     "tokens": (dict(trainable_token_indices=[1]), "trainable_token_indices is"),
     "pissa": (dict(init_lora_weights="pissa"), "init_lora_weights is 'pissa'"),
@@ -209,6 +215,33 @@ def test_names_without_the_prefix_of_the_head(base, tmp_path):
     again = models.load_adapter(write_adapter(tmp_path / "b", "llama", shorter), model)
     assert again[0] == lora
     jax.tree.map(np.testing.assert_array_equal, again[1], adapters)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        dict(layers_to_transform=[1]),
+        dict(layers_to_transform=1, layers_pattern=["blocks", "layers"]),
+        dict(exclude_modules=r".*layers\.0\..*"),
+        dict(target_modules="expression"),
+    ],
+)
+def test_layers_without_an_adapter_are_zeros(changes, base, tmp_path):
+    model, directory = base("llama"), write_adapter(tmp_path / "a", "llama")
+    targets = fixture("llama")["adapter_config"]["target_modules"]
+    if "target_modules" in changes:
+        changes = changes | dict(target_modules=rf"model\.layers\.1\..*({'|'.join(targets)})")
+    lora, whole = models.load_adapter(directory, model)
+    tensors = load_file(directory / "adapter_model.safetensors")
+    kept = {name: tensor for name, tensor in tensors.items() if ".layers.1." in name}
+    assert 0 < len(kept) < len(tensors)
+    some = write_adapter(tmp_path / "b", "llama", kept, **changes)
+    found, adapters = models.load_adapter(some, model)
+    assert found == lora
+    jax.tree.map(lambda x, y: np.testing.assert_array_equal(x[1:], y[1:]), adapters, whole)
+    assert all(not np.any(leaf[0]) for leaf in jax.tree.leaves(adapters))
+    with pytest.raises(CheckpointError, match=r"has base_model\.model\.model\.layers\.0"):
+        models.load_adapter(write_adapter(tmp_path / "c", "llama", **changes), model)
 
 
 def test_other_models_and_adapters_are_refused(base, tmp_path):
