@@ -155,7 +155,7 @@ def family_of(keys: ConfigKeys) -> Family:
       CheckpointError: a `model_type` that is not supported.
     """
     name = keys.get("model_type")
-    if name not in FAMILIES:
+    if not isinstance(name, str) or name not in FAMILIES:
         raise CheckpointError(
             f"model_type is {name!r}: expected one of {', '.join(FAMILIES)}; for another "
             "architecture pass your own apply_fn"

@@ -183,6 +183,7 @@ BAD_CONFIGS = {
     "quantised": (dict(quantization_config={}), "does not know: quantization_config"),
     "remote code": (dict(auto_map={}), "does not know: auto_map"),
     "family": (dict(model_type="mamba"), "model_type is 'mamba': expected one of gpt2"),
+    "no family": (dict(model_type=["llama"]), r"model_type is \['llama'\]: expected one of gpt2"),
     "missing": (dict(hidden_size=hub.REMOVED), "lacks hidden_size"),
     "text": (dict(hidden_size="16"), "hidden_size is '16': expected a positive integer"),
     "zero": (dict(num_hidden_layers=0), "num_hidden_layers is 0"),
