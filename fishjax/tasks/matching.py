@@ -1,11 +1,12 @@
 r"""Whether a written answer is one of the true ones.
 
-Both sides are compared as SQuAD and TriviaQA do: case, punctuation, the articles a, an, the and
-white space make no difference. Beyond ASCII: characters are compared in their compatibility form
-(NFKC: full-width and plain letters are the same), case by folding ("ß" is "ss"), and punctuation is
-what Unicode calls so, with SQuAD's ASCII symbols and invisible format characters. Punctuation is
-deleted, as in SQuAD: "U.S." is "us". An answer that is all punctuation or all articles ("!!!",
-"The The") is compared with them.
+Both sides are compared as SQuAD and lm-eval's TriviaQA do: case, punctuation, the articles a, an,
+the and white space make no difference. (TriviaQA's own script puts a space in place of punctuation:
+there "Jean-Luc" is "Jean Luc", here it is "JeanLuc".) Beyond ASCII: characters are compared in
+their compatibility form (NFKC: full-width and plain letters are the same), case by folding ("ß" is
+"ss"), and punctuation is what Unicode calls so, with SQuAD's ASCII symbols and invisible format
+characters. Punctuation is deleted, as in SQuAD: "U.S." is "us". An answer that is all punctuation
+or all articles ("!!!", "The The") is compared with them.
 
 References:
   Rajpurkar et al. (2016), arXiv 1606.05250; Joshi et al. (2017), arXiv 1705.03551.
