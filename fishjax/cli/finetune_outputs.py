@@ -56,7 +56,7 @@ def write_outputs(
     lines = [f"adapters: {directory / io.ADAPTERS_NAME}"]
     save_tree(directory / io.ADAPTERS_NAME, trained)
     python = [f"model = models.load({str(source)!r})"]
-    pair = f"models.{job.lora!r}, load_tree({str(directory / io.ADAPTERS_NAME)!r})"
+    imports = ["from fishjax import models"]
     if job.model.source is not None:
         peft = directory / io.PEFT_NAME
         if not peft.exists():
@@ -64,6 +64,9 @@ def write_outputs(
                 save_adapter(peft, trained, job.lora, job.model)
         lines.append(f"for PEFT: {peft}")
         pair = f"*models.load_adapter({str(peft)!r}, model)"
+    else:
+        imports.append("from fishjax.io.checkpoints import load_tree")
+        pair = f"models.{job.lora!r}, load_tree({str(directory / io.ADAPTERS_NAME)!r})"
     python.append(f"model = models.adapted(model, {pair})")
     if merge:
         tuned = merged(adapted(job.model, job.lora, trained))
@@ -71,8 +74,7 @@ def write_outputs(
     else:
         lines.append("for a checkpoint with the adapters in its weights: again with --merge")
         lines.append(_go_on(f"{source} --adapter {directory}"))
-    imports = "from fishjax import models; from fishjax.io.checkpoints import load_tree"
-    return [*lines, "in Python:", *(f"  {line}" for line in [imports, *python])]
+    return [*lines, "in Python:", *(f"  {line}" for line in ["; ".join(imports), *python])]
 
 
 def _write_model(path: pathlib.Path, model: LanguageModel, source: pathlib.Path) -> list[str]:

@@ -33,8 +33,8 @@ class ConfigKeys:
         """Whether the key is there and not null."""
         return self._values.get(key) is not None
 
-    def integer(self, key: str, default: Any = _MISSING) -> int:
-        """A positive integer.
+    def integer(self, key: str, default: Any = _MISSING, most: int = 2**31 - 1) -> int:
+        """A positive integer, at most `most`.
 
         Raises:
           CheckpointError: missing without a default, or something else.
@@ -42,6 +42,8 @@ class ConfigKeys:
         value = self._required(key, default)
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise self.unusable(key, "a positive integer")
+        if value > most:
+            raise self.unusable(key, f"an integer of at most {most}")
         return value
 
     def number(self, key: str, default: Any = _MISSING) -> float:

@@ -24,6 +24,8 @@ _ACTIVATIONS = {
 _LAYERS_BEFORE_WINDOWS = 28
 _PERIOD = 6
 
+_MOST_LAYERS = 10_000  # tables of one entry a layer are made before any tensor is looked for
+
 
 def _sizes(keys: ConfigKeys, **other: str) -> dict[str, Any]:
     """The sizes every family has, under its own names."""
@@ -31,11 +33,11 @@ def _sizes(keys: ConfigKeys, **other: str) -> dict[str, Any]:
         vocab_size="vocab_size",
         width="hidden_size",
         hidden_width="intermediate_size",
-        num_layers="num_hidden_layers",
         num_heads="num_attention_heads",
         context_length="max_position_embeddings",
     )
-    return {ours: keys.integer(theirs) for ours, theirs in (names | other).items()}
+    sizes = {ours: keys.integer(theirs) for ours, theirs in (names | other).items()}
+    return sizes | {"num_layers": keys.integer("num_hidden_layers", most=_MOST_LAYERS)}
 
 
 def gpt2(keys: ConfigKeys) -> DecoderConfig:
@@ -46,7 +48,7 @@ def gpt2(keys: ConfigKeys) -> DecoderConfig:
     sizes: dict[str, Any] = dict(
         vocab_size=keys.integer("vocab_size"),
         width=keys.integer("n_embd"),
-        num_layers=keys.integer("n_layer"),
+        num_layers=keys.integer("n_layer", most=_MOST_LAYERS),
         num_heads=keys.integer("n_head"),
         context_length=keys.integer("n_positions"),
     )

@@ -187,6 +187,7 @@ BAD_CONFIGS = {
     "missing": (dict(hidden_size=hub.REMOVED), "lacks hidden_size"),
     "text": (dict(hidden_size="16"), "hidden_size is '16': expected a positive integer"),
     "zero": (dict(num_hidden_layers=0), "num_hidden_layers is 0"),
+    "many layers": (dict(num_hidden_layers=10**30), "num_hidden_layers is 10{30}.*at most 10000"),
     "bool": (dict(attention_bias="yes"), "attention_bias is 'yes': expected true or false"),
     "activation": (dict(hidden_act="mish"), "hidden_act is 'mish': expected one of silu"),
     "heads": (dict(num_key_value_heads=3), "not a multiple of num_kv_heads 3"),
