@@ -10,7 +10,9 @@ Programs, each in a process of its own, taking turns (`turns`), on the same weig
 - PyTorch loop: one backward pass an answer (`torch_llama`), the Gram of a question's gradients;
 - transformers loop: the same with that library's Llama (`transformers_llama`).
 
-The first two and the loops return log ||grad p_k||^2 of every answer, which must agree. Targets:
+The first two and the loops return log ||grad p_k||^2 of every answer, which must agree with the
+PyTorch loop in float64 (not timed), ours to 0.001, the loops to 0.05: their Grams are sums of three
+million products in float32. Targets:
 ours at least 5 times the questions per second of the loop, and at most 3.5 times the likelihoods'
 time.
 
@@ -55,7 +57,7 @@ LOOPS = {
     "transformers loop": ("transformers", "experiments.bench.transformers_llama:program"),
 }
 NO_SCORES = ("backward only", "likelihoods only")
-TOLERANCE = 0.01  # of a logarithm: 1 % of a squared norm, in float32
+TOLERANCE, TOLERANCE_OF_LOOPS = 0.001, 0.05  # of a logarithm
 
 
 def prepared(
@@ -155,14 +157,14 @@ def measure(source: dict[str, Any], rounds: int) -> dict[str, Any]:
         for worker in workers.values():
             worker.close()
     rows = {name: dict(worker.first) for name, worker in workers.items()}
-    reference = np.array(rows["ours"]["numbers"])
+    reference = rows.get("PyTorch loop", {}).pop("reference", rows["ours"]["numbers"])
     count = rows["ours"]["questions"]
     for name, row in rows.items():
         numbers = np.array(row.pop("numbers"))
         row["median_s"], row["min_s"] = statistics.median(times[name]), min(times[name])
         row["questions_per_second"] = count / row["median_s"]
         if name not in NO_SCORES:
-            row["max_difference"] = float(np.max(np.abs(numbers - reference)))
+            row["max_difference"] = float(np.max(np.abs(numbers - np.array(reference))))
     seconds = {name: row["median_s"] for name, row in rows.items()}
     ratios = {f"{n} / likelihoods": s / seconds["likelihoods only"] for n, s in seconds.items()}
     for loop in [name for name in LOOPS if name in seconds]:
@@ -199,13 +201,13 @@ def main() -> None:
         args.out.mkdir(parents=True, exist_ok=True)
         file = args.out / f"throughput_{args.task}.json"
         file.write_text(json.dumps(result, indent=1) + "\n")
-    wrong = [
-        name
-        for name, row in result["programs"].items()
-        if not row.get("max_difference", 0.0) <= TOLERANCE
-    ]
+    wrong = []
+    for name, row in result["programs"].items():
+        allowed = TOLERANCE_OF_LOOPS if name in LOOPS else TOLERANCE
+        if not row.get("max_difference", 0.0) <= allowed:
+            wrong.append(name)
     if wrong:
-        sys.exit(f"error: scores differ from ours by more than {TOLERANCE}: {', '.join(wrong)}")
+        sys.exit(f"error: scores differ by more than they may: {', '.join(wrong)}")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ gradients of a question's answers kept for their Gram matrix. Fused attention, t
 the answer's positions only, embedding gradients dense (tied weights allow no sparse ones).
 """
 
+import functools
 import json
 import pathlib
 from collections.abc import Callable
@@ -56,31 +57,33 @@ def _rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def program(folder: str) -> tuple[Callable[[], Any], dict[str, Any]]:
-    """The loop over the questions of `folder` (`experiments.bench.throughput.export`)."""
+    """The loop over the questions of `folder` (`experiments.bench.throughput.export`).
+
+    `reference` of what is said about it are the numbers in float64.
+    """
     torch.set_num_threads(turns.cores())
     job = json.loads((pathlib.Path(folder) / "questions.json").read_text())
     with np.load(pathlib.Path(folder) / "weights.npz") as arrays:
         weights = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+    reference = _scores({name: w.double() for name, w in weights.items()}, job)
+    about = {"threads": torch.get_num_threads(), "reference": reference}
+    return functools.partial(_scores, weights, job), about
+
+
+def _scores(weights: Weights, job: dict[str, Any]) -> list[float]:
     trained = [w.requires_grad_() for name, w in weights.items() if name not in ("cos", "sin")]
-    questions = [
-        [(torch.tensor(a["read"]), torch.tensor(a["targets"])) for a in answers]
-        for answers in job["questions"]
-    ]
-
-    def run() -> list[float]:
-        numbers: list[float] = []
-        for answers in questions:
-            values, gradients = [], []
-            for ids, targets in answers:
-                logits = forward(weights, job["shape"], ids, len(targets))
-                value = -functional.cross_entropy(logits, targets, reduction="sum")
-                found = torch.autograd.grad(value, trained)
-                values.append(value.detach())
-                gradients.append(torch.cat([g.flatten() for g in found]))
-            numbers += log_squared_norms(torch.stack(values), torch.stack(gradients))
-        return numbers
-
-    return run, {"threads": torch.get_num_threads()}
+    numbers: list[float] = []
+    for answers in job["questions"]:
+        values, gradients = [], []
+        for answer in answers:
+            ids, targets = torch.tensor(answer["read"]), torch.tensor(answer["targets"])
+            logits = forward(weights, job["shape"], ids, len(targets))
+            value = -functional.cross_entropy(logits, targets, reduction="sum")
+            found = torch.autograd.grad(value, trained)
+            values.append(value.detach())
+            gradients.append(torch.cat([g.flatten() for g in found]))
+        numbers += log_squared_norms(torch.stack(values), torch.stack(gradients))
+    return numbers
 
 
 def log_squared_norms(values: Tensor, gradients: Tensor) -> list[float]:
