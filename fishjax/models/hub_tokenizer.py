@@ -77,11 +77,11 @@ class HubTokenizer:
         """Ids of `text`, with `bos_id` in front if `bos`.
 
         Raises:
-          TokenizerError: the text is not Unicode.
+          TokenizerError: the text is not Unicode, or the vocabulary lacks its own unknown token.
         """
         try:
             ids = self._tokenizer.encode(text, add_special_tokens=False).ids
-        except (TypeError, UnicodeError) as error:
+        except Exception as error:  # the library raises bare Exception
             raise TokenizerError(f"{text[:40]!a} cannot be encoded: {error}") from None
         return [self.bos_id, *ids] if bos else ids
 
@@ -122,7 +122,7 @@ def read_hub_tokenizer(directory: pathlib.Path, config: dict[str, Any]) -> HubTo
     ids = {f"{name}_id": _first_id(config.get(f"{name}_token_id")) for name in ("bos", "eos")}
     try:
         return HubTokenizer(tokenizer, settings, **ids)
-    except TokenizerError as error:
+    except Exception as error:  # the library raises bare Exception where it cannot encode
         raise TokenizerError(f"tokenizer of {directory}: {error}") from None
 
 

@@ -182,7 +182,8 @@ def _dequantise(data: bytes, offset: int, shape: tuple[int, ...], group: int) ->
         start = offset + index * block
         weights = np.frombuffer(data, np.int8, matrix, start).reshape(-1, group)
         scales = np.frombuffer(data, "<f4", matrix // group, start + matrix)
-        np.multiply(weights, scales[:, None], out=out[index])
+        with np.errstate(over="ignore", invalid="ignore"):  # the caller names what is not finite
+            np.multiply(weights, scales[:, None], out=out[index])
     return out.reshape(shape)
 
 

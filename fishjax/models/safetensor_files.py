@@ -15,6 +15,7 @@ from .errors import CheckpointError
 
 __all__ = ["SafetensorFiles", "write_tensors"]
 
+_FLOATING = ("F64", "F32", "F16", "BF16")
 _ROWS = 4096  # of a block when matrices are compared
 
 
@@ -71,14 +72,10 @@ class SafetensorFiles:
         """
         try:
             with _opened(self._file[name]) as handle:
+                _checked(handle, name)
                 tensor = handle.get_tensor(name)
         except (SafetensorError, TypeError, OSError) as error:
             raise CheckpointError(f"tensor {name!r} cannot be read: {error}") from None
-        if not _floating(tensor):
-            raise CheckpointError(
-                f"tensor {name!r} has dtype {tensor.dtype}: expected floating point; quantised "
-                "checkpoints are not supported"
-            )
         if not np.isfinite(tensor).all():
             bad = int(np.size(tensor) - np.count_nonzero(np.isfinite(tensor)))
             raise CheckpointError(f"{bad} values of tensor {name!r} are NaN or infinite")
@@ -88,7 +85,7 @@ class SafetensorFiles:
         """Whether two matrices are the same; a block of rows of each is in memory at a time."""
         try:
             with _opened(self._file[first]) as one, _opened(self._file[second]) as two:
-                pair = one.get_slice(first), two.get_slice(second)
+                pair = _checked(one, first), _checked(two, second)
                 shape, other = (tuple(part.get_shape()) for part in pair)
                 if shape != other or not shape:
                     return False
@@ -99,8 +96,15 @@ class SafetensorFiles:
             raise CheckpointError(f"{first!r} or {second!r} cannot be read: {error}") from None
 
 
-def _floating(tensor: np.ndarray) -> bool:
-    return np.issubdtype(tensor.dtype, np.floating) or tensor.dtype.name == "bfloat16"
+def _checked(handle: Any, name: str) -> Any:
+    """The tensor as a slice, which reads nothing; CheckpointError where NumPy cannot hold it."""
+    part = handle.get_slice(name)
+    if part.get_dtype() not in _FLOATING:
+        raise CheckpointError(
+            f"tensor {name!r} has dtype {part.get_dtype()}: expected {', '.join(_FLOATING)}; "
+            "quantised checkpoints are not supported"
+        )
+    return part
 
 
 def _opened(file: pathlib.Path) -> Any:

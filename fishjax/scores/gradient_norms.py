@@ -70,7 +70,8 @@ def combined(answers: Answers) -> Float[Array, "Q K"]:
     A sum of the two variances would depend on the unknown weight variance; the ranking by
     their geometric mean does not.
 
-    Direction: higher is more uncertain. Range: $[0, \infty)$. Unit: probability².
+    Direction: higher is more uncertain. Range: $[0, \infty)$. Unit: probability² per unit weight
+    standard deviation.
     """
     both = uncertainty.of_choice(answers)
     return 0.5 * (both.log_epistemic + both.log_aleatoric)
@@ -161,7 +162,7 @@ GRADIENT_SCORES: tuple[Score, ...] = (
     Score("epistemic", epistemic, _UP, 0.0, math.inf, _P2, True, compares=True),
     Score("aleatoric", aleatoric, _UP, 0.0, 0.25, _PROBABILITY2, True, compares=True),
     Score("scale_free", scale_free, _UP, 0.0, math.inf, _NATS2, True, compares=True),
-    Score("combined", combined, _UP, 0.0, math.inf, _PROBABILITY2, True, compares=True),
+    Score("combined", combined, _UP, 0.0, math.inf, "probability²/weight", True, compares=True),
     Score("sequence_epistemic", sequence_epistemic, _UP, 0.0, math.inf, _P2, True),
     Score("sequence_aleatoric", sequence_aleatoric, _UP, 0.0, 0.25, _PROBABILITY2, True),
     Score("sequence_scale_free", sequence_scale_free, _UP, 0.0, math.inf, _NATS2, True),

@@ -46,7 +46,7 @@ def read_text(path: pathlib.Path) -> str:
         line = data.count(b"\n", 0, error.start) + 1
         raise TaskError(f"{path}, line {line}: not UTF-8 text ({error.reason})") from None
     if not text.strip():
-        raise TaskError(f"{path} is empty: expected questions")
+        raise TaskError(f"{path} is empty: expected questions or text")
     return text
 
 

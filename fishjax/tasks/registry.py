@@ -106,7 +106,9 @@ def _read_checked(
 
 
 def _hint(name: str) -> str:
-    """Where a task of the other kind belongs."""
+    """Where a task of the other kind belongs; where tasks of all kinds are listed."""
     if name in OPEN_TASKS:
         return f" ({name} has no choices: its answers are generated first, fishjax generate)"
-    return f" ({name} has choices: they are scored, fishjax score)" if name in TASKS else ""
+    if name in TASKS:
+        return f" ({name} has choices: they are scored, fishjax score)"
+    return " (fishjax tasks lists those of generated answers and of plain text as well)"

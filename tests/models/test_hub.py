@@ -165,7 +165,7 @@ BAD_TENSORS = {
     ),
     "int8": (
         lambda t: t | {"model.norm.weight": np.ones(16, np.int8)},
-        "has dtype int8: expected floating point",
+        "has dtype I8: expected F64, F32, F16, BF16",
     ),
 }
 
@@ -175,6 +175,18 @@ def test_wrong_tensors_are_refused(tmp_path, bad):
     change, message = BAD_TENSORS[bad]
     hub.write(tmp_path / "m", "llama", tensors=change(hub.tensors_of("llama")))
     with pytest.raises(CheckpointError, match=message):
+        models.load(tmp_path / "m")
+
+
+def test_floats_of_eight_bits_are_refused(tmp_path):
+    """NumPy has no such dtype."""
+    tensors = hub.tensors_of("llama") | {"model.norm.weight": np.ones(16, np.int8)}
+    file = hub.write(tmp_path / "m", "llama", tensors=tensors) / "model.safetensors"
+    data = file.read_bytes()
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = data[8:end].replace(b'"I8"', b'"F8_E4M3"')
+    file.write_bytes(len(header).to_bytes(8, "little") + header + data[end:])
+    with pytest.raises(CheckpointError, match=r"'model\.norm\.weight' has dtype F8_E4M3"):
         models.load(tmp_path / "m")
 
 

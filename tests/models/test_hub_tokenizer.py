@@ -85,6 +85,20 @@ def test_what_cannot_be_used_is_refused(tmp_path):
         read_hub_tokenizer(directory, {"eos_token_id": 1})
 
 
+def test_vocabularies_and_tokens_that_cannot_be_encoded_are_refused(tmp_path):
+    words = tokenizers.models.WordLevel({"a": 0, "b": 1}, unk_token="[UNK]")
+    tokenizers.Tokenizer(words).save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(TokenizerError, match="'c' cannot be encoded: WordLevel error"):
+        read_hub_tokenizer(tmp_path, {"eos_token_id": 1}).encode("c", bos=False)
+    words = tokenizers.models.WordLevel({"b": 1}, unk_token="[UNK]")
+    tokenizers.Tokenizer(words).save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(TokenizerError, match=f"tokenizer of {tmp_path}: WordLevel error"):
+        read_hub_tokenizer(tmp_path, {"eos_token_id": 1})
+    directory = byte_level(tmp_path / "t", settings={"eos_token": "\ud800"})
+    with pytest.raises(TokenizerError, match=f"tokenizer of {directory}: .*surrogates not allowed"):
+        read_hub_tokenizer(directory, {})
+
+
 def test_chat_templates_are_found(tmp_path):
     directory = byte_level(tmp_path / "t", settings={"eos_token": "</s>", "chat_template": "A"})
     assert read_hub_tokenizer(directory, {}).chat_template == "A"

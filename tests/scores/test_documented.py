@@ -37,8 +37,7 @@ def test_direction_unit_and_what_is_compared(score):
     assert cells[2] == f"more {score.direction.name.lower()}"
     if "as above" not in cells:
         # the page calls a weight's standard deviation u
-        if score.name != "combined":  # whose row leaves out that a geometric mean is per weight
-            assert cells[4].replace("/u", "/weight") == score.unit
+        assert cells[4].replace("/u", "/weight") == score.unit
         assert cells[3].startswith(f"{score.low:g}".replace("-inf", "−∞").replace("-", "−")) or (
             score.name == "maximum_probability"  # 1/K, where the registry has a bound for any K
         )
