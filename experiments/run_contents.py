@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import pathlib
+import tomllib
 from typing import Any
 
 import jax
@@ -17,6 +18,7 @@ _LOCK = ".lock"  # stays behind on purpose
 _TREE = "structure.json"
 # metrics.json names times and the machine; what it measures is compared
 _VOLATILE = ("effort", "evaluated_with")
+_OF_A_START = ("out", "quiet", "no-plots")
 
 
 def contents(directory: pathlib.Path) -> dict[str, Any]:
@@ -48,9 +50,11 @@ def differences(found: pathlib.Path, expected: pathlib.Path) -> list[str]:
 
 
 def file_content(path: pathlib.Path) -> Any:
-    """The hash of a file, or what the metrics measured."""
+    """The hash of a file, what the metrics measured, or the options that decide what is written."""
     if path.name == "metrics.json":
         return {k: v for k, v in json.loads(path.read_bytes()).items() if k not in _VOLATILE}
+    if path.name == "config.toml":
+        return {k: v for k, v in tomllib.loads(path.read_text()).items() if k not in _OF_A_START}
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 

@@ -1,14 +1,19 @@
-"""Options from a TOML file; the command line overrides them."""
+"""Options from a TOML file, which the command line overrides; options of a run as such a file."""
 
 import argparse
+import contextlib
+import json
 import pathlib
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from fishjax import io
 from fishjax.cli.errors import InputError
 
-__all__ = ["apply_config"]
+__all__ = ["apply_config", "open_directory"]
+
+_NO_OPTIONS = frozenset({"action", "config", "module"})
 
 
 def apply_config(parsers: Mapping[str, argparse.ArgumentParser], argv: Sequence[str]) -> None:
@@ -32,6 +37,34 @@ def apply_config(parsers: Mapping[str, argparse.ArgumentParser], argv: Sequence[
             raise InputError(f"{file}: {key!r} is no option of {argv[0]}: expected {known}")
         action = actions[name]
         action.default, action.required = _converted(action, value, f"{file}: {key}"), False
+
+
+@contextlib.contextmanager
+def open_directory(args: argparse.Namespace, manifest: Mapping[str, Any]) -> Iterator[pathlib.Path]:
+    """`io.open_run` of `--out`, with the options of this start in `config.toml`.
+
+    `--config` reads that file: it goes on with the run, or, with another `--out`, repeats it.
+
+    Raises:
+      RunDirectoryError: as `io.open_run`.
+      OutputError: likewise.
+    """
+    directory = pathlib.Path(args.out)
+    options = {name: value for name, value in vars(args).items() if name not in _NO_OPTIONS}
+    lines = [
+        f"{name.replace('_', '-')} = {_toml(value)}\n"
+        for name, value in sorted(options.items())
+        if value is not None
+    ]
+    with io.open_run(directory, manifest):
+        text = "".join(lines).encode(errors="backslashreplace")  # of paths that are no Unicode
+        io.write_atomic(directory / io.CONFIG_NAME, text)
+        yield directory
+
+
+def _toml(value: Any) -> str:
+    """Texts, numbers and lists as JSON writes them; it leaves one character that TOML escapes."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _config_of(argv: Sequence[str]) -> pathlib.Path | None:

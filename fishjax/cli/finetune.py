@@ -9,6 +9,7 @@ import numpy as np
 from rich.console import Console
 
 from fishjax import io
+from fishjax.cli.config_file import open_directory
 from fishjax.cli.environment import format_bytes
 from fishjax.cli.errors import RunError
 from fishjax.cli.finetune_job import FinetuneJob, prepare_finetune_job
@@ -25,9 +26,8 @@ def run(args: argparse.Namespace) -> int:
     """Runs the command; the parser's namespace in, the exit status out."""
     console = Console(stderr=True, quiet=args.quiet)
     job = prepare_finetune_job(args)
-    directory = pathlib.Path(args.out)
     source = job.model.path or pathlib.Path(args.model)
-    with io.open_run(directory, job.manifest):
+    with open_directory(args, job.manifest) as directory:
         trained = _tuned(job, directory, args.checkpoint_every, console)
         written = write_outputs(job, trained, directory, source, merge=args.merge)
     for line in written:

@@ -10,6 +10,7 @@ import numpy as np
 from rich.console import Console
 
 from fishjax import io, operators
+from fishjax.cli.config_file import open_directory
 from fishjax.cli.environment import format_bytes
 from fishjax.cli.errors import InputError, RunError
 from fishjax.cli.fisher_job import FisherJob, batch_examples, estimator_of, prepare_fisher_job
@@ -36,8 +37,7 @@ def run(args: argparse.Namespace) -> int:
     if missing:
         raise InputError(f"{', '.join(missing)} missing (see fishjax fisher --help)")
     job = prepare_fisher_job(args)
-    directory = pathlib.Path(args.out)
-    with io.open_run(directory, job.manifest):
+    with open_directory(args, job.manifest) as directory:
         with on_mesh(job.mesh):
             state, closed = _streamed(job, directory, args, console)
         if closed:

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from fishjax import io
 from fishjax.cli.asking import Asking
+from fishjax.cli.config_file import open_directory
 from fishjax.cli.generate_job import GenerateJob, GenerateSettings, prepare_generate_job
 from fishjax.cli.messages import progress_bar
 from fishjax.cli.non_finite import warn_non_finite
@@ -42,8 +43,7 @@ def run(args: argparse.Namespace) -> int:
     )
     job = prepare_generate_job(settings)
     asking = Asking(job.model, chat=settings.chat, mesh=job.mesh) if settings.ask else None
-    directory = pathlib.Path(args.out)
-    with io.open_run(directory, job.manifest):
+    with open_directory(args, job.manifest) as directory:
         _generate(job, settings, asking, directory / io.ROWS_NAME, console)
         rows = io.read_rows(directory / io.ROWS_NAME, len(job.questions))
     _report(rows, args, directory, Console(quiet=args.quiet))

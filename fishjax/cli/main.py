@@ -1,11 +1,13 @@
 """The command line's parser and its last line of defence."""
 
 import argparse
+import contextlib
 import dataclasses
 import importlib
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from io import TextIOWrapper
 from typing import NoReturn
 
 from fishjax import __version__, io
@@ -55,10 +57,25 @@ def main(argv: Sequence[str] | None = None) -> int:
       ends with one `error:` line on stderr.
     """
     try:
-        with termination_raises():
+        with termination_raises(), _printable():
             return _run(argv)
     except Terminated as error:  # it came between the end of the command and ours
         return _fail(error)
+
+
+@contextlib.contextmanager
+def _printable() -> Iterator[None]:
+    """What the encoding of stdout lacks is written as an escape, as Python does on stderr."""
+    stream = sys.stdout
+    if not isinstance(stream, TextIOWrapper) or stream.errors != "strict":
+        yield
+        return
+    stream.reconfigure(errors="backslashreplace")
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError, ValueError):  # nobody reads it, or it is closed
+            stream.reconfigure(errors="strict")
 
 
 def _run(argv: Sequence[str] | None) -> int:

@@ -10,6 +10,7 @@ import numpy as np
 from rich.console import Console
 
 from fishjax import io
+from fishjax.cli.config_file import open_directory
 from fishjax.cli.environment import peak_memory
 from fishjax.cli.errors import InputError
 from fishjax.cli.evaluate import evaluate_directory
@@ -57,8 +58,7 @@ def run(args: argparse.Namespace) -> int:
         generations=None if args.generations is None else pathlib.Path(args.generations),
     )
     job = prepare_job(settings)
-    directory = pathlib.Path(args.out)
-    with io.open_run(directory, job.manifest):
+    with open_directory(args, job.manifest) as directory:
         effort = _score(job, directory / io.ROWS_NAME, settings, console)
         if effort is not None:
             effort["wall_seconds"] = round(time.perf_counter() - start, 3)

@@ -14,6 +14,7 @@ from fishjax.io.rows import (
 )
 from fishjax.io.run_directory import (
     ADAPTERS_NAME,
+    CONFIG_NAME,
     DOCUMENTS_NAME,
     LOSSES_NAME,
     MANIFEST_NAME,
@@ -33,6 +34,7 @@ from fishjax.io.step_log import keep_steps
 
 __all__ = [
     "ADAPTERS_NAME",
+    "CONFIG_NAME",
     "DOCUMENTS_NAME",
     "LOSSES_NAME",
     "MANIFEST_NAME",

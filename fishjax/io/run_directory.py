@@ -17,6 +17,7 @@ from fishjax.io.files import cannot_write, make_directory, remove_leftovers, wri
 
 __all__ = [
     "ADAPTERS_NAME",
+    "CONFIG_NAME",
     "DOCUMENTS_NAME",
     "LOSSES_NAME",
     "MANIFEST_NAME",
@@ -34,6 +35,7 @@ __all__ = [
 ]
 
 SCHEMA_VERSION = 1
+CONFIG_NAME = "config.toml"
 MANIFEST_NAME, ROWS_NAME, METRICS_NAME, PLOTS_NAME = (
     "run.json",
     "rows.jsonl",
@@ -47,7 +49,7 @@ _LOCK_NAME = ".lock"
 _OWN_NAMES = frozenset(
     {
         *(MANIFEST_NAME, ROWS_NAME, METRICS_NAME, PLOTS_NAME, STATES_NAME, OPERATOR_NAME),
-        *(LOSSES_NAME, ADAPTERS_NAME, PEFT_NAME, MODEL_NAME, DOCUMENTS_NAME),
+        *(LOSSES_NAME, ADAPTERS_NAME, PEFT_NAME, MODEL_NAME, DOCUMENTS_NAME, CONFIG_NAME),
     }
 )
 

@@ -2,9 +2,11 @@
 
 import errno
 import importlib
+import io
 import json
 import os
 import pathlib
+import sys
 
 import numpy as np
 import pytest
@@ -89,6 +91,16 @@ def test_missing_files_and_unknown_tasks(tiny, tmp_path, capsys):
     fails(capsys, tiny.score_arguments(out, data=tmp_path), 2, str(tmp_path))
     fails(capsys, tiny.score_arguments(out, model=absent), 2, "absent")
     fails(capsys, tiny.score_arguments(out, task="trivia"), 2, "trivia", "multiple_choice")
+
+
+def test_an_encoding_that_lacks_a_character_gets_an_escape(monkeypatch):
+    written = io.BytesIO()
+    stream = io.TextIOWrapper(written, encoding="latin-1", write_through=True)
+    monkeypatch.setattr(sys, "stdout", stream)
+    monkeypatch.setattr("fishjax.cli.tasks.run", lambda args: print("\u00e9 \u2207p") or 0)
+    assert main(["tasks"]) == 0
+    assert written.getvalue() == b"\xe9 \\u2207p\n"
+    assert stream.errors == "strict"
 
 
 def bad_checkpoint(change, tiny, tmp_path):

@@ -63,7 +63,7 @@ def test_the_loss_falls_and_adapters_are_left(finished):
     assert len(losses) == 30
     assert losses[-5:].mean() < 0.8 * losses[:5].mean()
     assert {p.name for p in finished.iterdir() if not p.name.startswith(".")} == {
-        "run.json", "losses.jsonl", "states", "adapters",
+        "config.toml", "run.json", "losses.jsonl", "states", "adapters",
     }  # fmt: skip
     assert [p.name for p in (finished / "states").glob("[0-9]*")] == ["000000030"]
     rates = [

@@ -75,7 +75,7 @@ def test_the_operator_is_that_of_the_library(tiny, corpus, finished):
 
 def test_what_is_written(finished):
     assert {p.name for p in finished.iterdir() if not p.name.startswith(".")} == {
-        "run.json", "metrics.json", "operator", "plots", "states",
+        "config.toml", "run.json", "metrics.json", "operator", "plots", "states",
     }  # fmt: skip
     metrics = json.loads((finished / "metrics.json").read_text())
     assert metrics["operator"] == "Kronecker"
