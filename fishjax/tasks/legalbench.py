@@ -9,7 +9,7 @@ import re
 from typing import Any
 
 from .questions import Question, TaskError
-from .reading import read_json, read_jsonl, read_table, read_text, require_text
+from .reading import file_kind, read_json, read_jsonl, read_table, read_text, require_text
 
 __all__ = ["PROMPTS_NAME", "read_legalbench"]
 
@@ -37,7 +37,7 @@ def read_legalbench(path: pathlib.Path, *, split: str = "test") -> list[Question
       TaskError: a field or a task's template is missing, a template has another slot, or no
         row is of the split.
     """
-    if path.name.removesuffix(".gz").endswith(".tsv"):
+    if file_kind(path) == ".tsv":
         return _read_tsv(path)
     rows = list(read_jsonl(path))
     answers: dict[str, set[str]] = {}

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from .own_fields import own_id, own_prompt
 from .questions import TaskError
-from .reading import parse_json, read_jsonl, read_table, require_text, unquoted
+from .reading import file_kind, parse_json, read_jsonl, read_table, require_text, unquoted
 
 __all__ = ["OpenQuestion", "read_open_qa", "read_popqa", "read_triviaqa"]
 
@@ -56,7 +56,7 @@ def read_popqa(path: pathlib.Path) -> list[OpenQuestion]:
     Raises:
       TaskError: as `read_triviaqa`.
     """
-    if path.name.removesuffix(".gz").endswith(".tsv"):
+    if file_kind(path) == ".tsv":
         columns = {
             "question": ("question",),
             "golden_answers": ("golden_answers", "possible_answers"),

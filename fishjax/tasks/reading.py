@@ -13,6 +13,7 @@ from typing import Any
 from .questions import TaskError
 
 __all__ = [
+    "file_kind",
     "is_index",
     "read_json",
     "read_jsonl",
@@ -71,7 +72,7 @@ def read_jsonl(path: pathlib.Path) -> Iterator[tuple[str, int, dict[str, Any]]]:
 
 def read_lines_or_list(path: pathlib.Path) -> Any:
     """The objects of a jsonl, or whatever a JSON document holds, by the file's name."""
-    if _kind(path) == ".jsonl":
+    if file_kind(path) == ".jsonl":
         return [record for _, _, record in read_jsonl(path)]
     return read_json(path)
 
@@ -92,7 +93,7 @@ def read_table(
       TaskError: a column is missing or occurs twice, a row has too few or many fields, or is
         malformed.
     """
-    if _kind(path) == ".jsonl":
+    if file_kind(path) == ".jsonl":
         for place, number, record in read_jsonl(path):
             yield place, number, _renamed(record, _found(list(record), columns, place))
         return
@@ -111,7 +112,8 @@ def read_table(
             yield place, count, _renamed(dict(zip(header, row, strict=True)), found)
 
 
-def _kind(path: pathlib.Path) -> str:
+def file_kind(path: pathlib.Path) -> str:
+    """The ending of its name, whether it is compressed or not: ".csv", ".tsv", ".jsonl"."""
     return pathlib.Path(path.name.removesuffix(".gz")).suffix
 
 
@@ -121,7 +123,7 @@ def _delimited(path: pathlib.Path) -> Iterator[tuple[str, list[str]]]:
     In a tsv a quotation mark is a character like any other, as in GLUE's files; a field that is
     quoted as a whole, as pandas writes it, is unquoted.
     """
-    text, tabs = io.StringIO(read_text(path), newline=""), _kind(path) == ".tsv"
+    text, tabs = io.StringIO(read_text(path), newline=""), file_kind(path) == ".tsv"
     if tabs:
         reader = csv.reader(text, delimiter="\t", quoting=csv.QUOTE_NONE, strict=True)
     else:
